@@ -1,0 +1,1 @@
+"""ct4-orphans: applies the plan that the dbt views show."""
