@@ -1,0 +1,106 @@
+with conversions as (
+
+    select * from {{ ref('int_conversions') }}
+
+),
+
+driver_links as (
+
+    select * from {{ ref('int_driver_links') }}
+
+),
+
+yango_ledger as (
+
+    select * from {{ ref('stg_ops__yango_payments_ledger') }}
+
+),
+
+excluded_drivers as (
+
+    select * from {{ ref('int_excluded_drivers') }}
+
+),
+
+-- One row a driver: a person with both origins counts as cabinet.
+converted_drivers as (
+
+    select distinct on (conversions.driver_id)
+        conversions.driver_id,
+        conversions.person_key,
+        conversions.origin_tag,
+        conversions.lead_date
+    from conversions
+    where
+        conversions.driver_id is not null
+        and conversions.origin_tag in ('cabinet', 'fleet_migration')
+        and not exists (
+            select 1
+            from excluded_drivers
+            where excluded_drivers.driver_id = conversions.driver_id
+        )
+    order by conversions.driver_id, conversions.origin_tag collate "C"
+
+),
+
+latest_ledger as (
+
+    select distinct on (driver_id)
+        driver_id,
+        identity_status,
+        match_rule,
+        match_confidence,
+        latest_snapshot_at
+    from yango_ledger
+    where driver_id is not null
+    order by
+        driver_id,
+        latest_snapshot_at desc nulls last,
+        identity_status collate "C",
+        match_rule collate "C",
+        match_confidence collate "C"
+
+),
+
+joined as (
+
+    select
+        converted_drivers.driver_id::varchar as driver_id,
+        converted_drivers.person_key,
+        converted_drivers.origin_tag,
+        coalesce(
+            latest_ledger.identity_status,
+            case driver_links.confidence_level
+                when 'HIGH' then 'confirmed'
+                when 'MEDIUM' then 'enriched'
+                when 'LOW' then 'ambiguous'
+            end
+        ) as identity_status,
+        coalesce(latest_ledger.match_rule, driver_links.match_rule)::text as match_rule,
+        coalesce(
+            latest_ledger.match_confidence, driver_links.confidence_level
+        ) as match_confidence,
+        -- A day needs a time zone: UTC, whatever the reader's session says.
+        coalesce(
+            (driver_links.snapshot_at at time zone 'UTC')::date, converted_drivers.lead_date
+        ) as first_seen_at,
+        coalesce(
+            latest_ledger.latest_snapshot_at, driver_links.snapshot_at
+        ) as latest_snapshot_at
+    from converted_drivers
+    left join driver_links on converted_drivers.driver_id = driver_links.driver_id
+    left join latest_ledger on converted_drivers.driver_id = latest_ledger.driver_id
+
+),
+
+final as (
+
+    select *
+    from joined
+    where
+        identity_status in ('confirmed', 'enriched')
+        or identity_status is null
+
+)
+
+select * from final

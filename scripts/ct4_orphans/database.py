@@ -1,0 +1,158 @@
+"""Where the database is: the DB_ variables, the same for dbt, Alembic and the scripts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors as pg_errors
+from psycopg.rows import DictRow, dict_row
+
+from ct4_orphans.errors import DatabaseError, OrphansError
+
+Connection = psycopg.Connection[DictRow]
+
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Connection parameters. `host` is a host name or the directory of a Unix socket."""
+
+    host: str
+    port: int
+    dbname: str
+    user: str
+    password: str
+    sslmode: str
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD and DB_SSLMODE.
+
+        Raises DatabaseError when DB_NAME or DB_USER is not set or DB_PORT is no number.
+        """
+        missing = [name for name in ("DB_NAME", "DB_USER") if not environ.get(name)]
+        if missing:
+            raise DatabaseError(
+                f"{' and '.join(missing)} not set. Set DB_HOST, DB_PORT, DB_NAME, DB_USER and "
+                "DB_PASSWORD to say which database is meant."
+            )
+        port = environ.get("DB_PORT") or "5432"
+        if not port.isdecimal():
+            raise DatabaseError(f"DB_PORT is {port!r}, which is no port number. Try DB_PORT=5432.")
+        return cls(
+            host=environ.get("DB_HOST") or "localhost",
+            port=int(port),
+            dbname=environ["DB_NAME"],
+            user=environ["DB_USER"],
+            password=environ.get("DB_PASSWORD") or "",
+            sslmode=environ.get("DB_SSLMODE") or "prefer",
+        )
+
+    def __str__(self) -> str:
+        """Name the database without the password, for first lines and messages."""
+        return f"database {self.dbname} on {self.host}:{self.port} as {self.user}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the same settings as DB_ variables, for a subprocess."""
+        return {
+            "DB_HOST": self.host,
+            "DB_PORT": str(self.port),
+            "DB_NAME": self.dbname,
+            "DB_USER": self.user,
+            "DB_PASSWORD": self.password,
+            "DB_SSLMODE": self.sslmode,
+        }
+
+    def connection_parameters(self) -> dict[str, str | int]:
+        """Return libpq parameters; an empty password is left to libpq (~/.pgpass, trust)."""
+        parameters: dict[str, str | int] = {
+            "host": self.host,
+            "port": self.port,
+            "dbname": self.dbname,
+            "user": self.user,
+            "sslmode": self.sslmode,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "application_name": "ct4-orphans",
+        }
+        if self.password:
+            parameters["password"] = self.password
+        return parameters
+
+
+@contextmanager
+def connect(settings: Settings, *, read_only: bool = False) -> Iterator[Connection]:
+    """Open a connection in UTC, close it at the end, and put every database error in one line.
+
+    With `read_only` the server itself refuses to write, whatever the statements say.
+    Raises DatabaseError.
+    """
+    with explained_errors(settings):
+        options = "-c timezone=UTC -c datestyle=ISO"
+        if read_only:
+            options += " -c default_transaction_read_only=on"
+        with psycopg.connect(
+            **settings.connection_parameters(),  # type: ignore[arg-type]
+            options=options,
+            row_factory=dict_row,
+            autocommit=True,
+        ) as connection:
+            connection.read_only = True if read_only else None
+            yield connection
+
+
+@contextmanager
+def explained_errors(settings: Settings) -> Iterator[None]:
+    """Turn psycopg's exceptions into one DatabaseError that says what to do next."""
+    try:
+        yield
+    except OrphansError:
+        raise
+    except psycopg.Error as error:
+        raise DatabaseError(f"{_what_happened(error)} ({settings}). {_advice(error)}") from error
+
+
+def _what_happened(error: psycopg.Error) -> str:
+    """Return the server's primary message only: details and contexts can quote personal data."""
+    message = error.diag.message_primary or str(error).strip()
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__
+
+
+def _advice(error: psycopg.Error) -> str:
+    for types, advice in _ADVICE:
+        if isinstance(error, types):
+            return advice
+    return "Nothing of the current transaction was kept; look at the server's log."
+
+
+_ADVICE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    (
+        (pg_errors.UndefinedTable, pg_errors.InvalidSchemaName, pg_errors.UndefinedColumn),
+        "Something is missing: run 'alembic upgrade head', then 'dbt seed' and 'dbt run'.",
+    ),
+    (
+        (pg_errors.InsufficientPrivilege,),
+        "Ask the owner for a GRANT to this user, or use a user that has it.",
+    ),
+    (
+        (pg_errors.ReadOnlySqlTransaction,),
+        "This server or user only reads (a standby?): use the primary, with a user that may write.",
+    ),
+    (
+        (pg_errors.LockNotAvailable, pg_errors.QueryCanceled, pg_errors.DeadlockDetected),
+        "Someone else was in the way or it took too long: run the same command again.",
+    ),
+    (
+        (pg_errors.AdminShutdown, pg_errors.CrashShutdown),
+        "The server went away: look at it, then run the same command again.",
+    ),
+    (
+        (psycopg.OperationalError,),
+        "Check DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD and that the server is up.",
+    ),
+)

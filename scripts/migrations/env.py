@@ -1,0 +1,60 @@
+"""Alembic's entry: the DB_ variables say where, and the version table is this project's own."""
+
+from __future__ import annotations
+
+import click
+import sqlalchemy
+from alembic import context
+from ct4_orphans.database import Settings, explained_errors
+from ct4_orphans.errors import DatabaseError, OrphansError
+
+# CT4 has an alembic_version of its own: this one must never be mistaken for it.
+VERSION_TABLE = {
+    "version_table": "ct4_orphans_alembic_version",
+    "version_table_schema": "canon",
+}
+
+
+def run_online(settings: Settings) -> None:
+    """Migrate in one transaction: a failed migration leaves the database as it was."""
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        connect_args=settings.connection_parameters(),
+        poolclass=sqlalchemy.NullPool,
+    )
+    with explained_errors(settings):
+        try:
+            with engine.connect() as connection:
+                require_ct4(connection, settings)
+                context.configure(connection=connection, **VERSION_TABLE)
+                with context.begin_transaction():
+                    context.run_migrations()
+        except sqlalchemy.exc.DBAPIError as error:
+            raise (error.orig or error) from error
+
+
+def require_ct4(connection: sqlalchemy.Connection, settings: Settings) -> None:
+    """Refuse a database that has none of CT4's schemas: most likely DB_NAME is wrong."""
+    found = connection.execute(sqlalchemy.text("select to_regclass('canon.identity_links')"))
+    if found.scalar() is None:
+        raise DatabaseError(
+            f"canon.identity_links is not in {settings}: this is no CT4 database. Check DB_NAME."
+        )
+    connection.rollback()
+
+
+def run_offline() -> None:
+    """Print the SQL instead of running it (alembic upgrade head --sql)."""
+    context.configure(dialect_name="postgresql", literal_binds=True, **VERSION_TABLE)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+try:
+    if context.is_offline_mode():
+        run_offline()
+    else:
+        run_online(Settings.from_environment())
+except OrphansError as error:
+    click.echo(f"Error: {error.format_message()}", err=True)
+    raise SystemExit(error.exit_code) from error

@@ -1,0 +1,313 @@
+"""The append-only ledger, and the view that keeps the name everyone knows.
+
+Revision ID: 0001
+Revises:
+Created: 2026-11-22
+
+The table is canon.driver_orphan_quarantine_ledger: it only ever gains rows, and the newest revision
+of a driver is that driver's state. canon.driver_orphan_quarantine is a view of that state, so that
+the acceptance SQL of instrucciones-deploy.md runs word for word, and services that insert into or
+update the old name append through INSTEAD OF triggers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from alembic import context, op
+from ct4_orphans.errors import RefusedError
+from sqlalchemy import text
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+DESTROY_VARIABLE = "ORPHANS_DOWNGRADE_DESTROYS_LEDGER"
+
+ENUMS = {
+    "orphan_detected_reason": (
+        "no_lead_no_events",
+        "no_lead_has_events_repair_failed",
+        "legacy_driver_without_origin",
+        "manual_detection",
+    ),
+    "orphan_status": (
+        "quarantined",
+        "resolved_relinked",
+        "resolved_created_lead",
+        "purged",
+    ),
+}
+
+OURS = "Made by ct4-orphans; dropped by its downgrade."
+
+LEDGER = """
+create table canon.driver_orphan_quarantine_ledger (
+    entry_id bigint generated always as identity primary key,
+    driver_id varchar not null check (driver_id <> ''),
+    revision int not null check (revision > 0),
+    -- A fact of that moment, so no foreign key: ON DELETE SET NULL would be an UPDATE of history.
+    person_key uuid,
+    detected_at timestamptz not null default now(),
+    detected_reason public.orphan_detected_reason not null,
+    creation_rule varchar,
+    evidence_json jsonb,
+    status public.orphan_status not null default 'quarantined',
+    resolved_at timestamptz,
+    resolution_notes text,
+    recorded_at timestamptz not null default now(),
+    recorded_by text not null default session_user,
+    run_id uuid
+);
+
+-- One "next" entry per driver: of two writers one gets unique_violation. Descending, because the
+-- newest revision is what everyone asks for.
+create unique index uq_driver_orphan_quarantine_ledger_revision
+on canon.driver_orphan_quarantine_ledger (driver_id, revision desc);
+
+create index ix_driver_orphan_quarantine_ledger_run_id
+on canon.driver_orphan_quarantine_ledger (run_id);
+
+comment on table canon.driver_orphan_quarantine_ledger is
+'Append-only history of the quarantine: one row per driver and revision. The newest revision is the driver''s state, which canon.driver_orphan_quarantine shows.';
+comment on column canon.driver_orphan_quarantine_ledger.person_key is
+'Person of the driver when the entry was written. A fact, not a reference.';
+comment on column canon.driver_orphan_quarantine_ledger.creation_rule is
+'match_rule of the driver link that made this driver an orphan.';
+comment on column canon.driver_orphan_quarantine_ledger.evidence_json is
+'Why: the sentence, the lead rows linked, the rivals where a repair was refused, the run.';
+comment on column canon.driver_orphan_quarantine_ledger.recorded_by is
+'Login role of the writer.';
+comment on column canon.driver_orphan_quarantine_ledger.run_id is
+'Run of the fix that wrote the entry; null for entries by hand or by other services.';
+"""
+
+APPEND_ONLY = """
+create function canon.driver_orphan_quarantine_ledger_is_append_only() returns trigger
+language plpgsql
+set search_path = pg_catalog
+as $$
+begin
+    raise exception '% on canon.driver_orphan_quarantine_ledger is refused: it is append-only', tg_op
+        using hint = 'Append a new entry; the newest revision of a driver is its state.',
+            errcode = 'restrict_violation';
+end
+$$;
+
+create trigger driver_orphan_quarantine_ledger_is_append_only
+before update or delete or truncate on canon.driver_orphan_quarantine_ledger
+for each statement execute function canon.driver_orphan_quarantine_ledger_is_append_only();
+
+-- ALWAYS: holds under session_replication_role = replica too.
+alter table canon.driver_orphan_quarantine_ledger
+enable always trigger driver_orphan_quarantine_ledger_is_append_only;
+"""
+
+VIEW = """
+create view canon.driver_orphan_quarantine as
+select distinct on (driver_id)
+    driver_id,
+    person_key,
+    detected_at,
+    detected_reason,
+    creation_rule,
+    evidence_json,
+    status,
+    resolved_at,
+    resolution_notes
+from canon.driver_orphan_quarantine_ledger
+order by driver_id, revision desc;
+
+-- As the table had them: writers that leave these out keep working.
+alter view canon.driver_orphan_quarantine alter column detected_at set default now();
+alter view canon.driver_orphan_quarantine alter column status set default 'quarantined';
+
+comment on view canon.driver_orphan_quarantine is
+'State of every driver ever entered in the quarantine: its newest ledger entry. Inserts and updates append to canon.driver_orphan_quarantine_ledger; delete is refused.';
+"""
+
+# SECURITY DEFINER: a grant on the old name must be enough, as it was when the name was a table.
+INSTEAD_OF = """
+create function canon.driver_orphan_quarantine_append() returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog
+as $$
+declare
+    newest canon.driver_orphan_quarantine%rowtype;
+    next_revision int;
+begin
+    if tg_op = 'DELETE' then
+        raise exception 'DELETE on canon.driver_orphan_quarantine is refused: it is append-only'
+            using hint = 'Update the status instead; history is kept in the ledger.',
+                errcode = 'restrict_violation';
+    end if;
+    if tg_op = 'INSERT' then
+        -- A driver that is there already: unique_violation, as with the table's primary key.
+        next_revision := 1;
+    else
+        if new.driver_id is distinct from old.driver_id then
+            raise exception 'driver_id of a quarantine entry cannot change'
+                using errcode = 'restrict_violation';
+        end if;
+        if new is not distinct from old then
+            return new;
+        end if;
+        select quarantine.* into newest
+        from canon.driver_orphan_quarantine as quarantine
+        where quarantine.driver_id = old.driver_id;
+        if newest is distinct from old then
+            raise exception 'the quarantine entry of driver % was changed meanwhile', old.driver_id
+                using hint = 'Run the transaction again.', errcode = 'serialization_failure';
+        end if;
+        select max(ledger.revision) + 1 into next_revision
+        from canon.driver_orphan_quarantine_ledger as ledger
+        where ledger.driver_id = old.driver_id;
+    end if;
+    insert into canon.driver_orphan_quarantine_ledger (
+        driver_id, revision, person_key, detected_at, detected_reason, creation_rule,
+        evidence_json, status, resolved_at, resolution_notes
+    )
+    values (
+        new.driver_id, next_revision, new.person_key, new.detected_at, new.detected_reason,
+        new.creation_rule, new.evidence_json, new.status, new.resolved_at, new.resolution_notes
+    );
+    return new;
+end
+$$;
+
+create trigger driver_orphan_quarantine_append
+instead of insert or update or delete on canon.driver_orphan_quarantine
+for each row execute function canon.driver_orphan_quarantine_append();
+"""
+
+
+def upgrade() -> None:
+    """Create the enums that are missing, the ledger, the view and the triggers."""
+    if not context.is_offline_mode():
+        refuse_an_older_table()
+    for name, labels in ENUMS.items():
+        create_enum(name, labels)
+    for statements in (LEDGER, APPEND_ONLY, VIEW, INSTEAD_OF):
+        op.execute(statements)
+
+
+def downgrade() -> None:
+    """Drop all of it again; ledger rows only when ORPHANS_DOWNGRADE_DESTROYS_LEDGER=yes."""
+    if not context.is_offline_mode():
+        refuse_to_destroy_ledger_rows()
+        refuse_to_break_dependants()
+    op.execute(
+        """
+        drop view canon.driver_orphan_quarantine;
+        drop function canon.driver_orphan_quarantine_append();
+        drop table canon.driver_orphan_quarantine_ledger;
+        drop function canon.driver_orphan_quarantine_ledger_is_append_only();
+        """
+    )
+    for name in ENUMS:
+        drop_enum_if_ours(name)
+
+
+def refuse_an_older_table() -> None:
+    """An older deployment has a table of that name: its rows must not be passed over."""
+    kind = (
+        op.get_bind()
+        .execute(
+            text(
+                "select relkind from pg_class"
+                " where oid = to_regclass('canon.driver_orphan_quarantine')"
+            )
+        )
+        .scalar()
+    )
+    if kind is not None:
+        raise RefusedError(
+            "canon.driver_orphan_quarantine exists already, from an older deployment. This version "
+            "does not adopt it; nothing was changed. Do not rename or drop it by hand: its rows "
+            "are history."
+        )
+
+
+def create_enum(name: str, labels: Sequence[str]) -> None:
+    """Create an enum in public, or accept the one that is there if its labels are the same."""
+    if not context.is_offline_mode():
+        found = existing_labels(name)
+        if found == set(labels):
+            return
+        if found:
+            raise RefusedError(
+                f"The type public.{name} exists with other labels ({', '.join(sorted(found))}); "
+                f"expected {', '.join(labels)}. Nothing was changed."
+            )
+    quoted = ", ".join(f"'{label}'" for label in labels)
+    op.execute(f"create type public.{name} as enum ({quoted})")
+    op.execute(f"comment on type public.{name} is '{OURS}'")
+
+
+def existing_labels(name: str) -> set[str]:
+    """Return the labels of the enum public.<name>, empty if there is none."""
+    rows = op.get_bind().execute(
+        text(
+            "select enumlabel from pg_enum"
+            " where enumtypid = to_regtype(:qualified_name)"
+        ),
+        {"qualified_name": f"public.{name}"},
+    )
+    return {row[0] for row in rows}
+
+
+def drop_enum_if_ours(name: str) -> None:
+    """Drop the enum unless it was there before this project."""
+    op.execute(
+        f"""
+        do $$ begin
+            if obj_description(to_regtype('public.{name}'), 'pg_type') = '{OURS}' then
+                drop type public.{name};
+            end if;
+        end $$
+        """
+    )
+
+
+def refuse_to_destroy_ledger_rows() -> None:
+    """The ledger is history: losing it must be said aloud."""
+    rows = op.get_bind().execute(
+        text("select count(*) from canon.driver_orphan_quarantine_ledger")
+    )
+    count = rows.scalar_one()
+    if count and os.environ.get(DESTROY_VARIABLE) != "yes":
+        raise RefusedError(
+            f"The ledger holds {count} entries, and the downgrade would destroy them. Back it up "
+            f"(pg_dump -t canon.driver_orphan_quarantine_ledger), then set {DESTROY_VARIABLE}=yes."
+        )
+
+
+def refuse_to_break_dependants() -> None:
+    """Views read the quarantine: name them rather than fail half way, and never cascade."""
+    rows = op.get_bind().execute(
+        text(
+            """
+            select distinct pg_rewrite.ev_class::regclass::text as dependant
+            from pg_depend
+            inner join pg_rewrite on pg_depend.objid = pg_rewrite.oid
+            where
+                pg_depend.classid = 'pg_rewrite'::regclass
+                and pg_depend.refclassid = 'pg_class'::regclass
+                and pg_depend.refobjid in (
+                    'canon.driver_orphan_quarantine'::regclass,
+                    'canon.driver_orphan_quarantine_ledger'::regclass
+                )
+                and pg_rewrite.ev_class <> 'canon.driver_orphan_quarantine'::regclass
+            order by dependant
+            """
+        )
+    )
+    dependants = [row[0] for row in rows]
+    if dependants:
+        raise RefusedError(
+            f"These views read the quarantine: {', '.join(dependants)}. Take this project's views "
+            "out first ('dbt run-operation drop_project_views'), and re-point those of others."
+        )
