@@ -4,9 +4,9 @@ with matches as materialized (
 
 ),
 
-driver_identifiers as (
+orphan_identifiers as (
 
-    select * from {{ ref('int_driver_identifiers') }}
+    select * from {{ ref('int_orphan_identifiers') }}
 
 ),
 
@@ -41,12 +41,12 @@ claims as (
 ),
 
 -- Where one person is meant, each of that person's drivers is compared on its own: licence and
--- phone must both be the same driver's to count as both.
+-- phone must both be the same driver's to count as both. Only orphans are ever repaired.
 driver_matches as (
 
     select
         claims.event_id,
-        driver_identifiers.driver_id,
+        orphan_identifiers.driver_id,
         case
             when bool_or(matches.kind = 'driver_id') then 'driver_id_exact'
             when bool_or(matches.kind = 'license') and bool_or(matches.kind = 'phone')
@@ -56,12 +56,12 @@ driver_matches as (
         end as strategy
     from claims
     inner join matches on claims.event_id = matches.event_id
-    inner join driver_identifiers
+    inner join orphan_identifiers
         on
-            matches.kind = driver_identifiers.kind
-            and matches.value = driver_identifiers.value
-    where cardinality(claims.person_keys) = 1
-    group by claims.event_id, driver_identifiers.driver_id
+            matches.kind = orphan_identifiers.kind
+            and matches.value = orphan_identifiers.value
+    where cardinality(claims.person_keys) < 2
+    group by claims.event_id, orphan_identifiers.driver_id
 
 ),
 
@@ -115,6 +115,7 @@ final as (
         verdicts.event_date,
         verdicts.strategy,
         verdicts.refusal,
+        verdicts.refusal is null as is_usable,
         verdicts.person_keys,
         verdicts.lead_row_person_key,
         verdicts.event_person_key

@@ -28,7 +28,8 @@ readable_events as (
 ),
 
 -- A bare id is as a rule the lead's own: it names a driver only because it is compared with known
--- driver ids further on. match_meta is a matcher's opinion, not a naming.
+-- driver ids further on. match_meta is a matcher's opinion, not a naming. (Arrays rather than
+-- lateral values: PostgreSQL prepares every expression of a values list anew for every row.)
 final as (
 
     select
@@ -37,37 +38,40 @@ final as (
         identifiers.kind,
         identifiers.value
     from readable_events
-    cross join lateral (
-        values
-        ('driver_id', 'driver_id', readable_events.payload ->> 'driver_id'),
-        ('driverId', 'driver_id', readable_events.payload ->> 'driverId'),
-        ('id', 'driver_id', readable_events.payload ->> 'id'),
-        (
+    cross join lateral unnest(
+        array[
+            'driver_id',
+            'driverId',
+            'id',
             'driver.driver_id',
-            'driver_id',
-            readable_events.payload -> 'driver' ->> 'driver_id'
-        ),
-        (
             'driver.driverId',
-            'driver_id',
-            readable_events.payload -> 'driver' ->> 'driverId'
-        ),
-        ('driver.id', 'driver_id', readable_events.payload -> 'driver' ->> 'id'),
-        (
+            'driver.id',
             'driver_license',
-            'license',
-            {{ normalize_license("(readable_events.payload ->> 'driver_license')") }}
-        ),
-        (
             'driver_phone',
+            'park_phone'
+        ],
+        array[
+            'driver_id',
+            'driver_id',
+            'driver_id',
+            'driver_id',
+            'driver_id',
+            'driver_id',
+            'license',
             'phone',
-            {{ normalize_phone("(readable_events.payload ->> 'driver_phone')") }}
-        ),
-        (
-            'park_phone',
-            'phone',
+            'phone'
+        ],
+        array[
+            readable_events.payload ->> 'driver_id',
+            readable_events.payload ->> 'driverId',
+            readable_events.payload ->> 'id',
+            readable_events.payload -> 'driver' ->> 'driver_id',
+            readable_events.payload -> 'driver' ->> 'driverId',
+            readable_events.payload -> 'driver' ->> 'id',
+            {{ normalize_license("(readable_events.payload ->> 'driver_license')") }},
+            {{ normalize_phone("(readable_events.payload ->> 'driver_phone')") }},
             {{ normalize_phone("(readable_events.payload ->> 'park_phone')") }}
-        )
+        ]
     ) as identifiers (payload_path, kind, value)
     where identifiers.value is not null
 

@@ -1,6 +1,9 @@
-with orphan_drivers as (
+with orphan_identifiers as (
 
-    select * from {{ ref('int_orphan_drivers') }}
+    select distinct
+        kind,
+        value
+    from {{ ref('int_orphan_identifiers') }}
 
 ),
 
@@ -13,16 +16,6 @@ driver_identifiers as (
 event_identifiers as (
 
     select * from {{ ref('int_lead_event_identifiers') }}
-
-),
-
-orphan_identifiers as (
-
-    select distinct
-        driver_identifiers.kind,
-        driver_identifiers.value
-    from driver_identifiers
-    inner join orphan_drivers on driver_identifiers.driver_id = orphan_drivers.driver_id
 
 ),
 
@@ -103,7 +96,9 @@ matches as (
 
 ),
 
--- An event speaks at its strongest level only.
+-- An event speaks at its strongest level only. (<= rather than =, here and further on: PostgreSQL
+-- takes an equality of computed columns to leave one row in two hundred, and then chooses nested
+-- loops that take hours.)
 final as (
 
     select
@@ -113,7 +108,7 @@ final as (
         evidence_level,
         person_keys
     from matches
-    where evidence_level = strongest_level
+    where evidence_level <= strongest_level
 
 )
 

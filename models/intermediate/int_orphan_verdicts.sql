@@ -16,7 +16,6 @@ quarantine as (
 
 ),
 
--- Purged is a reviewer's decision: such a driver is never touched.
 candidates as (
 
     select
@@ -26,10 +25,10 @@ candidates as (
         quarantine.status as current_status,
         quarantine.detected_reason as current_reason,
         coalesce(quarantine.revision, 0) + 1 as next_revision,
-        coalesce(quarantine.status = 'quarantined', false) as is_quarantined
+        coalesce(quarantine.status = 'quarantined', false) as is_quarantined,
+        coalesce(quarantine.status = 'purged', false) as is_purged
     from orphan_drivers
     left join quarantine on orphan_drivers.driver_id = quarantine.driver_id
-    where quarantine.status is distinct from 'purged'
 
 ),
 
@@ -49,7 +48,7 @@ verdicts as (
         evidence.weak_events_count,
         evidence.weak_events,
         -- One driver that is not in quarantine makes the whole person a case.
-        bool_and(candidates.is_quarantined) over (
+        bool_and(candidates.is_quarantined) filter (where not candidates.is_purged) over (
             partition by candidates.person_key
         ) as is_whole_person_quarantined,
         case
@@ -61,6 +60,7 @@ verdicts as (
 
 ),
 
+-- Purged is a reviewer's decision: such a driver is never touched.
 final as (
 
     select
@@ -72,6 +72,7 @@ final as (
             or current_reason in ('legacy_driver_without_origin', 'manual_detection')
         ) as is_quarantine_unchanged
     from verdicts
+    where not is_purged
 
 )
 

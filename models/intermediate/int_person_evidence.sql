@@ -10,12 +10,6 @@ orphan_drivers as (
 
 ),
 
-driver_identifiers as (
-
-    select * from {{ ref('int_driver_identifiers') }}
-
-),
-
 lead_events as (
 
     select * from {{ ref('stg_observational__lead_events') }}
@@ -37,11 +31,10 @@ orphan_persons as materialized (
 orphan_identifiers as materialized (
 
     select distinct
-        driver_identifiers.person_key,
-        driver_identifiers.kind,
-        driver_identifiers.value
-    from driver_identifiers
-    inner join orphan_drivers on driver_identifiers.driver_id = orphan_drivers.driver_id
+        person_key,
+        kind,
+        value
+    from {{ ref('int_orphan_identifiers') }}
 
 ),
 
@@ -60,7 +53,7 @@ usable_events as (
     from claims
     inner join orphan_persons on claims.person_keys[1] = orphan_persons.person_key
     inner join strategies on claims.strategy = strategies.strategy
-    where claims.refusal is null
+    where claims.is_usable
 
 ),
 
@@ -80,7 +73,7 @@ repairs as (
     select
         person_key,
         min(evidence_level) as evidence_level,
-        min(strategy) filter (where strength = best_strength) as strategy,
+        min(strategy) filter (where strength <= best_strength) as strategy,
         count(*)::int as lead_rows_count,
         jsonb_agg(
             jsonb_build_object(
@@ -94,7 +87,7 @@ repairs as (
             order by event_id
         ) as lead_rows
     from ranked_usable_events
-    where evidence_level = best_level
+    where evidence_level <= best_level
     group by person_key
 
 ),
@@ -110,7 +103,7 @@ refused_events as (
             order by claims.event_id
         ) as event_rank
     from claims
-    where claims.refusal is not null
+    where not claims.is_usable
 
 ),
 

@@ -10,13 +10,7 @@ releases as (
 
 ),
 
-driver_identifiers as (
-
-    select * from {{ ref('int_driver_identifiers') }}
-
-),
-
-fixes as (
+fixes as materialized (
 
     select
         driver_id,
@@ -62,13 +56,19 @@ fixes as (
 
 ),
 
+identifiers as (
+
+    {{ driver_identifiers('fixes') }}
+
+),
+
 masked as (
 
     select
         driver_id,
         max({{ mask('value') }}) filter (where kind = 'license') as license_masked,
         max({{ mask('value') }}) filter (where kind = 'phone') as phone_masked
-    from driver_identifiers
+    from identifiers
     where kind in ('license', 'phone')
     group by driver_id
 

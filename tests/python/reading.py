@@ -251,13 +251,13 @@ class EligibleRow(NamedTuple):
 
 
 def normalise_licence(value: str | None) -> str | None:
-    """"Upper case, then letters and digits only"; ASCII only. An empty licence is none."""
+    """ "Upper case, then letters and digits only"; ASCII only. An empty licence is none."""
     ascii_only = (character for character in value or "" if character.isascii())
     return "".join(character.upper() for character in ascii_only if character.isalnum()) or None
 
 
 def normalise_phone(value: str | None) -> str | None:
-    """"Digits only"; mobiles "by their last 9 digits"; "fewer than 8 digits is no phone"."""
+    """ "Digits only"; mobiles "by their last 9 digits"; "fewer than 8 digits is no phone"."""
     digits = "".join(character for character in value or "" if character in "0123456789")
     for country_code in ("0051", "51", ""):
         rest = digits[len(country_code) :]
@@ -311,7 +311,7 @@ def _jsonb(value: Any) -> str:
 
 
 def named_drivers(payload: dict[str, Any]) -> set[str]:
-    """"Directly at driver_id, driverId, or inside a nested driver object"; or a bare id.
+    """ "Directly at driver_id, driverId, or inside a nested driver object"; or a bare id.
 
     "A bare top-level id … names a driver only if it equals a known driver_id": whoever compares
     these texts with the ids of linked drivers has honoured that. match_meta is no naming.
@@ -322,12 +322,12 @@ def named_drivers(payload: dict[str, Any]) -> set[str]:
 
 
 def event_licence(payload: dict[str, Any]) -> str | None:
-    """"Its licence (driver_license)"."""
+    """ "Its licence (driver_license)"."""
     return normalise_licence(text_at(payload, "driver_license"))
 
 
 def event_phones(payload: dict[str, Any]) -> set[str]:
-    """"Or phone (driver_phone, park_phone)"."""
+    """ "Or phone (driver_phone, park_phone)"."""
     phones = (normalise_phone(text_at(payload, key)) for key in ("driver_phone", "park_phone"))
     return {phone for phone in phones if phone is not None}
 
@@ -336,7 +336,7 @@ def event_phones(payload: dict[str, Any]) -> set[str]:
 
 
 def driver_links(world: World) -> list[Link]:
-    """"A driver is source_table = 'drivers', source_pk = driver_id"."""
+    """ "A driver is source_table = 'drivers', source_pk = driver_id"."""
     return [link for link in world.links if link.source_table == DRIVERS]
 
 
@@ -352,7 +352,7 @@ def link_of_event(world: World, event: LeadEvent) -> Link | None:
 
 
 def lead_links(world: World, person_key: UUID) -> list[Link]:
-    """"A lead is a row whose source_table is one of" the lead sources."""
+    """ "A lead is a row whose source_table is one of" the lead sources."""
     return [
         link
         for link in world.links
@@ -361,7 +361,7 @@ def lead_links(world: World, person_key: UUID) -> list[Link]:
 
 
 def is_orphan(world: World, person_key: UUID) -> bool:
-    """"Orphan = a driver link whose person has no link to any lead source"."""
+    """ "Orphan = a driver link whose person has no link to any lead source"."""
     return not lead_links(world, person_key)
 
 
@@ -377,7 +377,7 @@ def status_of(world: World, driver_id: str) -> str | None:
 
 
 def is_excluded(world: World, driver_id: str) -> bool:
-    """"Operational views exclude quarantined and purged drivers, at once"."""
+    """ "Operational views exclude quarantined and purged drivers, at once"."""
     return status_of(world, driver_id) in ("quarantined", "purged")
 
 
@@ -389,18 +389,22 @@ def first_of(
 
 
 def driver_licence(world: World, link: Link) -> str | None:
-    """"From drivers_index, else public.drivers, else identity_registry"."""
+    """ "From drivers_index, else public.drivers, else identity_registry"."""
     return first_of(
         normalise_licence,
         [row.license_norm for row in world.drivers_index if row.driver_id == link.source_pk]
-        + [row.license_normalized_number for row in world.drivers if row.driver_id == link.source_pk]
+        + [
+            row.license_normalized_number
+            for row in world.drivers
+            if row.driver_id == link.source_pk
+        ]
         + [row.license_number for row in world.drivers if row.driver_id == link.source_pk]
         + [row.primary_license for row in world.persons if row.person_key == link.person_key],
     )
 
 
 def driver_phone(world: World, link: Link) -> str | None:
-    """"From drivers_index, else public.drivers, else identity_registry"."""
+    """ "From drivers_index, else public.drivers, else identity_registry"."""
     return first_of(
         normalise_phone,
         [row.phone_norm for row in world.drivers_index if row.driver_id == link.source_pk]
@@ -428,7 +432,7 @@ def voices(world: World) -> list[Voice]:
 
 
 def voices_of_event(world: World, event: LeadEvent) -> Iterator[Voice]:
-    """"An event speaks at its strongest level only"; "of a lead source, payload an object"."""
+    """ "An event speaks at its strongest level only"; "of a lead source, payload an object"."""
     payload = payload_object(event)
     if event.source_table not in LEAD_SOURCES or payload is None:
         return
@@ -441,7 +445,7 @@ def voices_of_event(world: World, event: LeadEvent) -> Iterator[Voice]:
 
 
 def persons_named(world: World, payload: dict[str, Any]) -> dict[UUID, str]:
-    """"At level 1 if it names a driver linked to that person"; all drivers, not orphans only."""
+    """ "At level 1 if it names a driver linked to that person"; all drivers, not orphans only."""
     names = named_drivers(payload)
     return {
         link.person_key: "driver_id_exact"
@@ -451,7 +455,7 @@ def persons_named(world: World, payload: dict[str, Any]) -> dict[UUID, str]:
 
 
 def persons_matched(world: World, payload: dict[str, Any]) -> dict[UUID, str]:
-    """"Else at level 2 if its licence or phone equals that of a driver linked to that person"."""
+    """ "Else at level 2 if its licence or phone equals that of a driver linked to that person"."""
     best: dict[UUID, str] = {}
     for link in driver_links(world):
         strategy = match(world, link, payload)
@@ -461,7 +465,7 @@ def persons_matched(world: World, payload: dict[str, Any]) -> dict[UUID, str]:
 
 
 def match(world: World, link: Link, payload: dict[str, Any]) -> str | None:
-    """"The event's normalised licence and/or phone equals the driver's, exactly"."""
+    """ "The event's normalised licence and/or phone equals the driver's, exactly"."""
     licence, phone = driver_licence(world, link), driver_phone(world, link)
     same_licence = licence is not None and licence == event_licence(payload)
     same_phone = phone is not None and phone in event_phones(payload)
@@ -473,12 +477,12 @@ def match(world: World, link: Link, payload: dict[str, Any]) -> str | None:
 
 
 def strongest(strategies: Iterable[str]) -> str:
-    """"Strongest first"."""
+    """ "Strongest first"."""
     return min(strategies, key=STRATEGIES.index)
 
 
 def refusal_of(world: World, event: LeadEvent, heard: set[UUID], person_key: UUID) -> str | None:
-    """"Ambiguous or conflicting events repair nothing"."""
+    """ "Ambiguous or conflicting events repair nothing"."""
     if len(heard) > 1:
         return "ambiguous"
     if link_of_event(world, event) is not None:
@@ -512,7 +516,7 @@ def plan_of_driver(world: World, link: Link, spoken: list[Voice]) -> PlanRow | N
 
 
 def release(world: World, link: Link) -> PlanRow | None:
-    """"Quarantined drivers whose person has a lead by now: action release"."""
+    """ "Quarantined drivers whose person has a lead by now: action release"."""
     state = state_of(world, link.source_pk)
     if state is None or state.status != "quarantined":
         return None
@@ -536,7 +540,7 @@ def release(world: World, link: Link) -> PlanRow | None:
 
 
 def relink(world: World, link: Link, usable: list[Voice]) -> PlanRow:
-    """"A person with usable events is relinked": of its best level, every driver of it."""
+    """ "A person with usable events is relinked": of its best level, every driver of it."""
     state = state_of(world, link.source_pk)
     in_quarantine = state is not None and state.status == "quarantined"
     level = min(voice.level for voice in usable)
@@ -569,7 +573,7 @@ def all_in_quarantine(world: World, person_key: UUID) -> bool:
 
 
 def lead_rows(usable: list[Voice]) -> tuple[LeadRow, ...]:
-    """"All usable events of its best level become links", in a fixed order."""
+    """ "All usable events of its best level become links", in a fixed order."""
     return tuple(
         sorted(
             LeadRow(v.event.id, v.event.source_table, v.event.source_pk, v.level, v.strategy)
@@ -579,7 +583,7 @@ def lead_rows(usable: list[Voice]) -> tuple[LeadRow, ...]:
 
 
 def quarantine(world: World, link: Link, spoken: list[Voice]) -> PlanRow | None:
-    """"Otherwise every candidate driver is quarantined"; the unchanged get no new entry."""
+    """ "Otherwise every candidate driver is quarantined"; the unchanged get no new entry."""
     state = state_of(world, link.source_pk)
     reason = REPAIR_FAILED if spoken else NO_EVENTS
     in_quarantine = state is not None and state.status == "quarantined"
@@ -629,7 +633,7 @@ class Day(NamedTuple):
 
 
 def conversions(world: World) -> list[Conversion]:
-    """"One row per (person_key, origin_tag) of lead_events that have a person_key"."""
+    """ "One row per (person_key, origin_tag) of lead_events that have a person_key"."""
     groups: dict[tuple[UUID, str], list[LeadEvent]] = defaultdict(list)
     for event in world.lead_events:
         person_key = person_of_event(world, event)
@@ -648,7 +652,7 @@ def conversions(world: World) -> list[Conversion]:
 
 
 def person_of_event(world: World, event: LeadEvent) -> UUID | None:
-    """"An event without person_key belongs to the person to whom its lead row is linked"."""
+    """ "An event without person_key belongs to the person to whom its lead row is linked"."""
     if event.person_key is not None:
         return event.person_key
     link = link_of_event(world, event)
@@ -656,7 +660,7 @@ def person_of_event(world: World, event: LeadEvent) -> UUID | None:
 
 
 def origin_of_event(world: World, event: LeadEvent, person_key: UUID) -> str:
-    """"Payload's origin_tag, else by source …, else attributed_source, else unknown"."""
+    """ "Payload's origin_tag, else by source …, else attributed_source, else unknown"."""
     tag = text_at(payload_object(event), "origin_tag")
     if tag is not None:
         return tag
@@ -671,12 +675,12 @@ def origin_of_event(world: World, event: LeadEvent, person_key: UUID) -> str:
 
 
 def scout_of(events: list[LeadEvent]) -> int | None:
-    """"The latest event's" scout, also when that one has none."""
+    """ "The latest event's" scout, also when that one has none."""
     return max(events, key=lambda event: (event.event_date, event.id)).scout_id
 
 
 def driver_of_person(world: World, person_key: UUID) -> str | None:
-    """"The person's most recently linked driver (linked_at, then id), or NULL"."""
+    """ "The person's most recently linked driver (linked_at, then id), or NULL"."""
     links = [link for link in driver_links(world) if link.person_key == person_key]
     newest = max(links, key=lambda link: (link.linked_at, link.id), default=None)
     return newest.source_pk if newest else None
@@ -705,7 +709,7 @@ def reached(days: list[Day], trips: int) -> tuple[date, int] | None:
 
 
 def connected(days: list[Day]) -> tuple[date, int] | None:
-    """"First day … with work time > 0", and the trips up to and on it."""
+    """ "First day … with work time > 0", and the trips up to and on it."""
     total = 0
     for day in days:
         total += day.trips
@@ -731,7 +735,7 @@ def payments(world: World) -> list[PaymentRow]:
 
 
 def applies(rule: Rule, conversion: Conversion) -> bool:
-    """"Every active rule … of its origin_tag that is valid on lead_date"."""
+    """ "Every active rule … of its origin_tag that is valid on lead_date"."""
     return (
         rule.is_active is True
         and rule.origin_tag == conversion.origin_tag
@@ -771,7 +775,7 @@ def payment(
 def achievement(
     world: World, lead_date: date, driver_id: str, rule: Rule
 ) -> tuple[date | None, int]:
-    """"Within [lead_date, lead_date + window_days) the first day whose cumulative trips …"."""
+    """ "Within [lead_date, lead_date + window_days) the first day whose cumulative trips …"."""
     end = lead_date + timedelta(days=rule.window_days)
     window = [day for day in days_of(world, driver_id) if lead_date <= day.day < end]
     if rule.milestone_type == "connection":
@@ -780,7 +784,7 @@ def achievement(
 
 
 def payable_date(scope: str, origin_tag: str, achieved_date: date | None) -> date | None:
-    """"+ 14 days (partner), + 7 (scout, cabinet), + 30 (scout, fleet_migration)"."""
+    """ "+ 14 days (partner), + 7 (scout, cabinet), + 30 (scout, fleet_migration)"."""
     scout_terms = {"cabinet": 7, "fleet_migration": 30}
     term = 14 if scope == "partner" else scout_terms.get(origin_tag)
     if achieved_date is None or term is None:
@@ -789,7 +793,7 @@ def payable_date(scope: str, origin_tag: str, achieved_date: date | None) -> dat
 
 
 def payment_scheme(scope: str, rule: Rule) -> str:
-    """"yango_14d_Ntrips (partner, cabinet), cabinet_7d_…, migration_30d_…, else origin_Wd_…"."""
+    """ "yango_14d_Ntrips (partner, cabinet), cabinet_7d_…, migration_30d_…, else origin_Wd_…"."""
     schemes = {
         ("partner", "cabinet"): "yango_14d",
         ("scout", "cabinet"): "cabinet_7d",
@@ -855,7 +859,7 @@ def funnel_row(
 
 
 def funnel_origin(tags: set[str]) -> str:
-    """"Cabinet before fleet_migration before unknown": other tags stand before unknown."""
+    """ "Cabinet before fleet_migration before unknown": other tags stand before unknown."""
     for tag in ("cabinet", "fleet_migration"):
         if tag in tags:
             return tag
@@ -865,7 +869,7 @@ def funnel_origin(tags: set[str]) -> str:
 def funnel_status(
     has_person: bool, is_connected: bool, trips_total: int, highest: int | None
 ) -> str:
-    """"funnel_status, first that holds"."""
+    """ "funnel_status, first that holds"."""
     if not has_person:
         return "registered_incomplete"
     if not is_connected:
@@ -893,7 +897,7 @@ def eligible(world: World) -> list[EligibleRow]:
 
 
 def eligible_row(world: World, link: Link, origin_tag: str) -> EligibleRow:
-    """"The Yango ledger's latest for the driver, else from the driver link's confidence"."""
+    """ "The Yango ledger's latest for the driver, else from the driver link's confidence"."""
     yango = latest_yango(world, link.source_pk)
     by_confidence = {"HIGH": "confirmed", "MEDIUM": "enriched", "LOW": "ambiguous"}
     return EligibleRow(

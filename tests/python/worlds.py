@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from psycopg.types.json import Json
 from reading import (
     DRIVERS,
     LEAD_SOURCES,
+    MIGRATIONS,
     NO_EVENTS,
     REPAIR_FAILED,
     Attribution,
@@ -56,9 +58,9 @@ PHONES = [
     ["987654321", "+51 987 654 321", "51987654321", "0051987654321", "987-654-321"],
     ["912345678", "51 912345678", "0051 912 345 678"],
     ["(01) 456-7890", "014567890"],
-    ["45678901", "4567-8901"],
+    ["999888777", "0051999888777"],
     ["51987654", "+51987654"],  # 8 digits: 51 is no country code here
-    ["00999888777", "00 999888777"],  # 00 without 51 is no prefix
+    ["00999888777", "00 999 888 777"],  # 00 without 51 is no prefix
 ]
 NO_PHONES = [None, "", "1234567", "987", "---", "٩٨٧٦٥٤٣٢١"]
 
@@ -82,13 +84,17 @@ BAD_DATES = [
     "",
     None,
 ]
+# Indexes of the driver an event is about, and of a driver (the same, often) of the same person.
+About = tuple[int, int]
+
+EVENT_COUNTS = [3, 0, 1, 4, 5, 6, 7, 8, 9]
 MOMENTS = [
     datetime(2025, 1, 10, 12, tzinfo=timezone.utc),
     datetime(2025, 1, 11, 2, 30, tzinfo=timezone.utc),  # still 10 January in Lima
     datetime(2025, 1, 12, tzinfo=timezone.utc),
 ]
 REASONS = [NO_EVENTS, REPAIR_FAILED, "legacy_driver_without_origin", "manual_detection"]
-STATUSES = ["quarantined", "quarantined", "resolved_relinked", "resolved_created_lead", "purged"]
+STATUSES = ["quarantined"] * 2 + ["resolved_relinked", "resolved_created_lead", "purged"]
 
 
 # --- Small strategies -----------------------------------------------------------------------------
@@ -99,32 +105,36 @@ def pick(values: Sequence[Any]) -> st.SearchStrategy[Any]:
     return st.sampled_from(values)
 
 
+@cache
 def one_in(number: int) -> st.SearchStrategy[bool]:
     """True once in so many times."""
     return st.integers(1, number).map(lambda drawn: drawn == number)
 
 
+@cache
 def maybe(number: int, strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """None, but once in so many times a value of the strategy."""
     return one_in(number).flatmap(lambda hit: strategy if hit else st.none())
 
 
+@cache
 def licence(owner: int) -> st.SearchStrategy[str | None]:
     """A spelling of the owner's licence; sometimes another owner's, or none at all."""
-    return st.integers(1, 9).flatmap(lambda kind: spelling(kind, LICENCES, NO_LICENCES, owner))
+    return spelling(LICENCES, NO_LICENCES, owner)
 
 
+@cache
 def phone(owner: int) -> st.SearchStrategy[str | None]:
     """A spelling of the owner's phone; sometimes another owner's, or none at all."""
-    return st.integers(1, 9).flatmap(lambda kind: spelling(kind, PHONES, NO_PHONES, owner))
+    return spelling(PHONES, NO_PHONES, owner)
 
 
 def spelling(
-    kind: int, pool: list[list[str]], rubbish: list[str | None], owner: int
-) -> st.SearchStrategy[Any]:
-    """One of the owner's spellings, of anybody's, or rubbish."""
-    anyone = [text for texts in pool for text in texts]
-    return pick({8: anyone, 9: rubbish}.get(kind, pool[owner % len(pool)]))
+    pool: list[list[str]], rubbish: list[str | None], owner: int
+) -> st.SearchStrategy[str | None]:
+    """Mostly one of the owner's spellings, else anybody's, or rubbish."""
+    own = pool[owner] * (60 // len(pool[owner]))
+    return pick([*own, *(text for texts in pool for text in texts), *rubbish * 2])
 
 
 # --- Persons, drivers, links ----------------------------------------------------------------------
@@ -145,8 +155,8 @@ def persons(draw: st.DrawFn) -> list[Person]:
 
 @st.composite
 def owned_links(draw: st.DrawFn) -> list[tuple[UUID, str, str]]:
-    """Links of most drivers: some people have two, the last one here mostly has none."""
-    owners = PEOPLE[:4] * 2 + PEOPLE[4:] + [None]
+    """Links of most drivers: the first people mostly have two, the last ones none."""
+    owners = PEOPLE[:3] * 3 + PEOPLE[3:] + [None]
     owned = [(draw(pick(owners)), DRIVERS, driver_id) for driver_id in DRIVER_POOL]
     return [(person, table, key) for person, table, key in owned if person is not None]
 
@@ -188,7 +198,7 @@ def drivers_index(draw: st.DrawFn) -> list[IndexedDriver]:
             license_norm=draw(maybe(2, licence(index))),
         )
         for index, driver_id in enumerate(DRIVER_POOL)
-        if not draw(one_in(3))
+        if draw(pick([True, True, False]))
     ]
 
 
@@ -203,7 +213,7 @@ def public_drivers(draw: st.DrawFn) -> list[PublicDriver]:
             license_normalized_number=draw(maybe(2, licence(index))),
         )
         for index, driver_id in enumerate(DRIVER_POOL)
-        if not draw(one_in(3))
+        if draw(pick([True, True, False]))
     ]
 
 
@@ -211,18 +221,18 @@ def public_drivers(draw: st.DrawFn) -> list[PublicDriver]:
 
 
 @st.composite
-def naming(draw: st.DrawFn, owner: int) -> dict[str, Any]:
+def naming(draw: st.DrawFn, about: About) -> dict[str, Any]:
     """A payload that names a driver, at one of the six places, perhaps as a number."""
-    driver_id = draw(pick([DRIVER_POOL[owner]] * 4 + DRIVER_POOL))
+    driver_id = draw(pick([DRIVER_POOL[about[0]]] * 4 + DRIVER_POOL))
     value = int(driver_id) if driver_id == NUMERIC_DRIVER and draw(st.booleans()) else driver_id
     key = draw(pick(["driver_id", "driverId", "id"]))
     return {"driver": {key: value}} if draw(one_in(3)) else {key: value}
 
 
 @st.composite
-def almost_naming(draw: st.DrawFn, owner: int) -> dict[str, Any]:
+def almost_naming(draw: st.DrawFn, about: About) -> dict[str, Any]:
     """A payload that looks as if it named a driver, and does not."""
-    driver_id = DRIVER_POOL[owner]
+    driver_id = DRIVER_POOL[about[0]]
     return draw(
         pick(
             [
@@ -242,7 +252,7 @@ def almost_naming(draw: st.DrawFn, owner: int) -> dict[str, Any]:
 
 
 @st.composite
-def identifying(draw: st.DrawFn, owner: int) -> dict[str, Any]:
+def identifying(draw: st.DrawFn, about: About) -> dict[str, Any]:
     """A payload with a licence, a phone or both, mostly those of one driver."""
     keys = draw(
         pick(
@@ -259,7 +269,9 @@ def identifying(draw: st.DrawFn, owner: int) -> dict[str, Any]:
             ]
         )
     )
-    found = {key: draw((licence if key == "driver_license" else phone)(owner)) for key in keys}
+    owner, sibling = about
+    other = draw(pick([owner, owner, sibling]))
+    found = {key: draw(licence(owner) if key == "driver_license" else phone(other)) for key in keys}
     return {key: as_number(value) if draw(one_in(4)) else value for key, value in found.items()}
 
 
@@ -269,19 +281,19 @@ def as_number(text: str | None) -> int | str | None:
 
 
 @st.composite
-def objects(draw: st.DrawFn) -> dict[str, Any]:
-    """A payload that is an object."""
-    owner = draw(st.integers(0, len(DRIVER_POOL) - 1))
+def objects(draw: st.DrawFn, about: About) -> dict[str, Any]:
+    """A payload that is an object, mostly about one driver."""
     kinds = [[identifying], [identifying], [identifying], [naming], [almost_naming]]
     kinds += [[naming, identifying], [almost_naming, identifying], [naming, naming], []]
     payload: dict[str, Any] = {}
     for kind in draw(pick(kinds)):
-        payload |= draw(kind(owner))
-    if draw(one_in(4)):
+        payload |= draw(kind(about))
+    if draw(one_in(3)):
         payload["origin_tag"] = draw(pick([*TAGS, 7, None, True, [1], {"tag": "cabinet"}]))
     return payload
 
 
+@cache
 def not_objects() -> st.SearchStrategy[str | None]:
     """Payloads that are no object, though they hold what an object would name."""
     driver_id = DRIVER_POOL[0]
@@ -289,30 +301,35 @@ def not_objects() -> st.SearchStrategy[str | None]:
     return pick([None, "null", "true", '{"driver_id": 1.50}', *map(json.dumps, values)])
 
 
-def payloads() -> st.SearchStrategy[str | None]:
+@cache
+def payloads(about: About) -> st.SearchStrategy[str | None]:
     """A payload as JSON text, or SQL's NULL."""
-    return one_in(6).flatmap(lambda odd: not_objects() if odd else objects().map(json.dumps))
+    usual = objects(about).map(json.dumps)
+    return one_in(7).flatmap(lambda odd: not_objects() if odd else usual)
 
 
 @st.composite
-def lead_events(draw: st.DrawFn) -> list[LeadEvent]:
-    """A few events, also of sources that are no lead source, even of a driver's own row."""
-    sources = [*LEAD_SOURCES] * 4 + [OTHER_SOURCE, DRIVERS]
-    events = []
-    for number in range(1, draw(st.integers(0, 8)) + 1):
-        source = draw(pick(sources))
-        own_key = source == DRIVERS
-        events.append(
-            LeadEvent(
-                id=number,
-                source_table=source,
-                source_pk=DRIVER_POOL[number % 6] if own_key else str(draw(st.integers(1, 9))),
-                event_date=draw(pick(EVENT_DATES)),
-                person_key=draw(maybe(2, pick(PEOPLE))),
-                scout_id=draw(maybe(2, st.integers(1, 3))),
-                payload=draw(payloads()),
-            )
-        )
+def lead_event(draw: st.DrawFn, number: int, owners: dict[str, UUID]) -> LeadEvent:
+    """An event, also of a source that is no lead source, even of a driver's own row."""
+    source = draw(pick([*LEAD_SOURCES, MIGRATIONS] * 5 + [OTHER_SOURCE] * 4 + [DRIVERS]))
+    driver = draw(st.integers(0, len(DRIVER_POOL) - 1))
+    person_key = owners.get(DRIVER_POOL[driver])
+    others = [index for index, key in enumerate(DRIVER_POOL) if owners.get(key) == person_key]
+    return LeadEvent(
+        id=number,
+        source_table=source,
+        source_pk=draw(pick(DRIVER_POOL if source == DRIVERS else "123456789")),
+        event_date=draw(pick(EVENT_DATES)),
+        person_key=draw(pick([None] * 11 + [person_key] * 8 + PEOPLE)),
+        scout_id=draw(pick([1, 2, 3, None])),
+        payload=draw(payloads((driver, draw(pick(others))))),
+    )
+
+
+@st.composite
+def lead_events(draw: st.DrawFn, owners: dict[str, UUID]) -> list[LeadEvent]:
+    """A few events of different rows."""
+    events = [draw(lead_event(number, owners)) for number in range(1, draw(pick(EVENT_COUNTS)) + 1)]
     return unique(events, lambda event: (event.source_table, event.source_pk))
 
 
@@ -333,7 +350,7 @@ def rules(draw: st.DrawFn, newer: bool) -> list[Rule]:
     return [
         Rule(
             id=number,
-            origin_tag=draw(pick(TAGS[:2] * 6 + TAGS)),
+            origin_tag=draw(pick(TAGS[:3] * 3 + TAGS[:2] * 2 + TAGS)),
             window_days=draw(pick([7, 14, 30, 1])),
             milestone_trips=draw(pick([1, 5, 25, 2])),
             amount=Decimal(draw(pick(["100.00", "0.50", "25.00"]))),
@@ -343,7 +360,7 @@ def rules(draw: st.DrawFn, newer: bool) -> list[Rule]:
             is_active=draw(pick([True] * 7 + [False])),
             milestone_type=draw(pick(["trips", "connection"])) if newer else "trips",
         )
-        for number in range(1, draw(st.integers(1, 4)) + 1)
+        for number in range(1, draw(pick([2, 1, 3, 4, 5])) + 1)
     ]
 
 
@@ -351,11 +368,13 @@ def rules(draw: st.DrawFn, newer: bool) -> list[Rule]:
 def yango_rows(draw: st.DrawFn) -> YangoRow:
     """A row of the Yango ledger; ties on the snapshot are frequent."""
     return YangoRow(
-        driver_id=draw(pick([*DRIVER_POOL, *DRIVER_POOL, STRANGER, None])),
-        identity_status=draw(pick(["confirmed", "enriched", "ambiguous", "rejected", "", None])),
+        driver_id=draw(pick(DRIVER_POOL[:3] * 5 + DRIVER_POOL + [STRANGER, None])),
+        identity_status=draw(
+            pick(["confirmed", "enriched"] * 3 + ["ambiguous", "rejected", "", None])
+        ),
         match_rule=draw(pick(["Y1", "y1", "", None])),
         match_confidence=draw(pick(["high", "low", None])),
-        latest_snapshot_at=draw(pick([*MOMENTS, None])),
+        latest_snapshot_at=draw(pick([*MOMENTS[:2], None])),
     )
 
 
@@ -378,9 +397,7 @@ def summary_daily(draw: st.DrawFn) -> list[SummaryRow]:
     counts = {driver_id: draw(pick([2, 0, 1, 3, 4, 5])) for driver_id in [*DRIVER_POOL, None]}
     counts[STRANGER] = draw(pick([0, 0, 1]))
     rows = [
-        draw(summary_row(driver_id))
-        for driver_id, count in counts.items()
-        for _ in range(count)
+        draw(summary_row(driver_id)) for driver_id, count in counts.items() for _ in range(count)
     ]
     return draw(st.permutations(rows))
 
@@ -398,22 +415,23 @@ def quarantine_states(draw: st.DrawFn, links: list[Link]) -> list[Quarantined]:
             person_key=draw(pick([owners.get(driver_id), owners.get(driver_id), None, PEOPLE[4]])),
         )
         for driver_id in [*DRIVER_POOL, STRANGER]
-        if draw(one_in(3))
+        if draw(one_in(2))
     ]
 
 
 @st.composite
 def attributions(draw: st.DrawFn) -> list[Attribution]:
     """What the lead ledger says of some people."""
-    sources = ["referral", "cabinet", "fleet_migration", "", None]
+    sources = ["referral", "referral", "cabinet", "fleet_migration", "", None]
     return [Attribution(person, draw(pick(sources))) for person in PEOPLE if draw(one_in(2))]
 
 
 @st.composite
 def worlds(draw: st.DrawFn, newer_rules: bool = False) -> World:
     """A whole small database; newer_rules for a deployment with milestone_type."""
-    events = draw(lead_events())
-    links = draw(numbered(draw(owned_links()) + draw(lead_rows_linked(events))))
+    owned = draw(owned_links())
+    events = draw(lead_events({driver_id: person_key for person_key, _, driver_id in owned}))
+    links = draw(numbered(owned + draw(lead_rows_linked(events))))
     return World(
         persons=draw(persons()),
         links=links,
@@ -423,7 +441,7 @@ def worlds(draw: st.DrawFn, newer_rules: bool = False) -> World:
         lead_ledger=draw(attributions()),
         scout_rules=draw(rules(newer=newer_rules)),
         partner_rules=draw(rules(newer=False)),
-        yango=draw(st.lists(yango_rows(), max_size=5)),
+        yango=draw(st.lists(yango_rows(), max_size=8)),
         summary_daily=draw(summary_daily()),
         quarantine=draw(quarantine_states(links)),
     )
@@ -498,7 +516,10 @@ def insert_drivers(cursor: psycopg.Cursor[Any], world: World) -> None:
         cursor,
         "canon.drivers_index",
         "driver_id phone_norm license_norm snapshot_date",
-        ((row.driver_id, row.phone_norm, row.license_norm, LEAD_DAY) for row in world.drivers_index),
+        (
+            (row.driver_id, row.phone_norm, row.license_norm, LEAD_DAY)
+            for row in world.drivers_index
+        ),
     )
     insert(
         cursor,
@@ -570,7 +591,10 @@ def insert_activity(cursor: psycopg.Cursor[Any], world: World) -> None:
         cursor,
         "public.summary_daily",
         "driver_id date_file count_orders_completed sum_work_time_seconds",
-        ((row.driver_id, row.date_file, row.trips, row.work_seconds) for row in world.summary_daily),
+        (
+            (row.driver_id, row.date_file, row.trips, row.work_seconds)
+            for row in world.summary_daily
+        ),
     )
 
 

@@ -1,0 +1,242 @@
+"""The `orphans` command: thin functions over plain ones."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+
+from ct4_orphans import fix as fixing
+from ct4_orphans.database import Connection, Settings, connect
+from ct4_orphans.errors import IncompleteError, OrphansError, OutputError
+from ct4_orphans.report import Report, open_report
+
+SAMPLE_SIZE = 10
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0  done
+  1  ended, but not everything could be applied
+  2  wrong usage
+  3  the database cannot be reached, or lacks something
+  4  refused: another execute is running, or a check said no
+  5  the reports cannot be written
+"""
+
+
+@click.group(epilog=EXIT_CODES)
+@click.version_option(package_name="ct4-orphans")
+def main() -> None:
+    """Get ghost drivers out of a CT4 Identity database, without losing history.
+
+    The database is named by DB_HOST (a host or a socket directory), DB_PORT, DB_NAME, DB_USER,
+    DB_PASSWORD and DB_SSLMODE.
+    """
+
+
+@main.command(
+    epilog="Example: orphans fix --limit 100, then orphans fix --execute --limit 100\n" + EXIT_CODES
+)
+@click.option("--execute", is_flag=True, help="Apply the plan. Without it nothing can be written.")
+@click.option("--dry-run", is_flag=True, help="Say aloud what is the default: only report.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N drivers; the drivers of one person are never split.",
+)
+@click.option(
+    "--reprocess-quarantined",
+    is_flag=True,
+    help="Look again for a lead of the drivers that are in quarantine already.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("output"),
+    show_default=True,
+    help="Where the reports go.",
+)
+def fix(
+    execute: bool,
+    dry_run: bool,
+    limit: int | None,
+    reprocess_quarantined: bool,
+    output_dir: Path,
+) -> None:
+    """Relink the drivers whose lead can be proven, quarantine the others, release who has one.
+
+    It applies the rows of ops.v_orphan_fix_plan, as they are. The default is a dry-run.
+    """
+    if execute and dry_run:
+        raise click.UsageError("--execute and --dry-run exclude each other.")
+    options = fixing.Options(execute, limit, reprocess_quarantined)
+    settings = Settings.from_environment()
+    click.echo(f"{'EXECUTE' if execute else 'DRY RUN'} on {settings}")
+    with open_report(output_dir) as report, connect(settings, read_only=not execute) as connection:
+        fixing.check_database(connection, options)
+        if execute:
+            run_execute(connection, options, report, settings)
+        else:
+            run_dry_run(connection, options, report, settings)
+
+
+def run_dry_run(
+    connection: Connection, options: fixing.Options, report: Report, settings: Settings
+) -> None:
+    """Report what an execute would do."""
+    at = fixing.database_time(connection)
+    report.start(_head("dry-run", None, at, settings, options))
+    with fixing.planned_rows(connection, options) as rows:
+        stats, sample = _write_rows(report, rows)
+    paths = report.finish(stats.as_dict(), at)
+    _show(stats, sample, paths, "would be ")
+    click.echo("Nothing was changed.")
+    if stats.processed:
+        click.echo(f"Next: read the report, then run:  {_command(options, '--execute')}")
+    else:
+        _say_nothing_to_do(connection)
+
+
+def run_execute(
+    connection: Connection, options: fixing.Options, report: Report, settings: Settings
+) -> None:
+    """Apply the plan and report what was applied, also when it could not be all of it."""
+    run_id = uuid.uuid4()
+    with fixing.only_one_execute(connection):
+        drivers = fixing.prepare(connection, options)
+        _confirm(drivers, settings)
+        failure = _apply(connection, run_id, drivers)
+        at = fixing.database_time(connection)
+        try:
+            report.start(_head("execute", str(run_id), at, settings, options))
+            stats, sample = _write_rows(report, fixing.applied_rows(connection))
+            paths = report.finish(stats.as_dict(), at)
+        except OutputError as error:
+            raise OutputError(
+                f"{error.message} The changes ARE in the database: "
+                f"canon.driver_orphan_quarantine_ledger, run_id {run_id}."
+            ) from error
+    _show(stats, sample, paths, "")
+    click.echo(f"Run {run_id}: the changes are in the database.")
+    if failure:
+        raise failure
+    if stats.errors:
+        raise IncompleteError(
+            f"{stats.errors} drivers could not be applied; the report says why for each "
+            "(outcome failed). The others are done. Mend the cause, then run the same again."
+        )
+    if stats.changed or options.limit:
+        click.echo(f"Next: go on with the drivers that are left:  {_command(options, '--dry-run')}")
+    elif drivers == 0:
+        _say_nothing_to_do(connection)
+    else:
+        click.echo("Next: verify:  dbt test")
+
+
+def _apply(connection: Connection, run_id: uuid.UUID, drivers: int) -> OrphansError | None:
+    """Apply with a progress bar; return what stopped it, if the report can still be written."""
+    stopped = "Whole transactions are kept, nothing is half done; run the same command again."
+    try:
+        with click.progressbar(length=drivers, label="Applying") as bar:
+            fixing.apply(connection, run_id, bar.update)
+    except KeyboardInterrupt:
+        return IncompleteError(f"Interrupted. {stopped}")
+    except psycopg.Error as error:
+        if connection.closed or connection.broken:
+            raise
+        reason = error.diag.message_primary or type(error).__name__
+        return IncompleteError(f"Stopped: {reason}. {stopped}")
+    return None
+
+
+def _confirm(drivers: int, settings: Settings) -> None:
+    if drivers and sys.stdin.isatty():
+        click.confirm(f"Apply this to {drivers} drivers in {settings}?", abort=True)
+
+
+def _write_rows(report: Report, rows: Any) -> tuple[fixing.Stats, list[fixing.Row]]:
+    stats = fixing.Stats()
+    sample: list[fixing.Row] = []
+    for row in rows:
+        stats.add(row)
+        report.add(row)
+        if len(sample) < SAMPLE_SIZE:
+            sample.append(row)
+    return stats, sample
+
+
+def _head(
+    mode: str, run_id: str | None, at: Any, settings: Settings, options: fixing.Options
+) -> dict[str, Any]:
+    return {
+        "mode": mode,
+        "run_id": run_id,
+        "at": at.isoformat(),
+        "database": settings.dbname,
+        "host": settings.host,
+        "user": settings.user,
+        "limit": options.limit,
+        "reprocess_quarantined": options.reprocess_quarantined,
+    }
+
+
+def _show(
+    stats: fixing.Stats, sample: list[fixing.Row], paths: tuple[Path, Path], would_be: str
+) -> None:
+    lines: list[tuple[str, int]] = [
+        ("drivers processed", stats.processed),
+        ("  with lead events", stats.with_events),
+        ("  without lead events", stats.without_events),
+        (f"{would_be}relinked", stats.resolved_relinked),
+        *((f"  by {name}", count) for name, count in sorted(stats.by_strategy.items())),
+        (f"lead links {would_be}created", stats.links_created),
+        ("lead links skipped", stats.links_skipped),
+        (f"{would_be}quarantined", stats.quarantined),
+        *((f"  {name}", count) for name, count in sorted(stats.by_reason.items())),
+        (f"{would_be}released", stats.released),
+        ("changed meanwhile, left for the next run", stats.changed),
+        ("errors", stats.errors),
+    ]
+    for label, count in lines:
+        click.echo(f"  {label:<44}{count:>9,}")
+    if sample:
+        click.echo(f"First {len(sample)} of {stats.processed:,} drivers:")
+    for row in sample:
+        outcome = "" if row["outcome"] in ("planned", "applied") else f" [{row['outcome']}]"
+        click.echo(
+            f"  {printable(row['driver_id'])}  {row['action']:<10} "
+            f"{printable(row['explanation'])}{outcome}"
+        )
+    for path in paths:
+        click.echo(f"Report: {path}")
+
+
+def _say_nothing_to_do(connection: Connection) -> None:
+    waiting = fixing.waiting_for_reprocess(connection)
+    if waiting:
+        click.echo(
+            f"Next: {waiting:,} quarantined drivers have other evidence by now:  "
+            "orphans fix --reprocess-quarantined"
+        )
+    else:
+        click.echo("Next: nothing to fix. Verify:  dbt test")
+
+
+def _command(options: fixing.Options, mode: str) -> str:
+    words = [f"orphans fix {mode}"]
+    if options.limit:
+        words.append(f"--limit {options.limit}")
+    if options.reprocess_quarantined:
+        words.append("--reprocess-quarantined")
+    return " ".join(words)
+
+
+def printable(text: Any) -> str:
+    """Return text from the database without control or direction characters."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))

@@ -1,0 +1,295 @@
+"""The fix: read the plan that ops.v_orphan_fix_plan shows and, if asked to, apply exactly that.
+
+The rules are in the views. What is here connects, applies in bounded transactions, and counts.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg_errors
+from psycopg import sql
+
+from ct4_orphans.database import Connection
+from ct4_orphans.errors import DatabaseError, RefusedError
+
+# Any constant of our own: the advisory lock that lets one execute run at a time per database.
+LOCK_KEY = 0x6F727068616E73  # "orphans"
+DRIVERS_PER_TRANSACTION = 5_000
+TRIES_PER_TRANSACTION = 3
+
+Row = dict[str, Any]
+
+# Someone else was in the way: the same batch can work a moment later.
+TRANSIENT = (
+    pg_errors.SerializationFailure,
+    pg_errors.DeadlockDetected,
+    pg_errors.UniqueViolation,
+)
+# The data of one person is refused (a constraint or a trigger of CT4): the others must go on.
+OF_ONE_PERSON = (psycopg.IntegrityError, psycopg.DataError, pg_errors.RaiseException)
+
+
+class BrokenPromiseError(Exception):
+    """A postcondition did not hold: the batch is rolled back."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to do: `limit` counts drivers, None is all of them."""
+
+    execute: bool = False
+    limit: int | None = None
+    reprocess_quarantined: bool = False
+
+
+@dataclass
+class Stats:
+    """Counts of drivers, but `links_*`: lead rows. In a dry-run: what an execute would do."""
+
+    processed: int = 0
+    with_events: int = 0
+    without_events: int = 0
+    links_created: int = 0
+    links_skipped: int = 0
+    quarantined: int = 0
+    resolved_relinked: int = 0
+    released: int = 0
+    changed: int = 0
+    errors: int = 0
+    by_strategy: Counter[str] = field(default_factory=Counter)
+    by_reason: Counter[str] = field(default_factory=Counter)
+    _persons_counted: set[uuid.UUID] = field(default_factory=set, repr=False)
+
+    def add(self, row: Row) -> None:
+        """Count one row of the plan with its outcome."""
+        self.processed += 1
+        if row["has_events"]:
+            self.with_events += 1
+        else:
+            self.without_events += 1
+        new_person = row["person_key"] not in self._persons_counted
+        if row["lead_rows_count"]:
+            self._persons_counted.add(row["person_key"])
+        lead_rows = row["lead_rows_count"] if new_person else 0
+        if row["outcome"] == "failed":
+            self.errors += 1
+        elif row["outcome"] == "changed":
+            self.changed += 1
+        elif row["action"] == "relink":
+            self.resolved_relinked += 1
+            self.by_strategy[row["strategy"]] += 1
+        elif row["action"] == "release":
+            self.released += 1
+        else:
+            self.quarantined += 1
+            self.by_reason[row["detected_reason"]] += 1
+        if row["outcome"] in ("failed", "changed"):
+            self.links_skipped += lead_rows
+        else:
+            self.links_created += lead_rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts for the report, in the order operators know."""
+        return {
+            "processed": self.processed,
+            "with_events": self.with_events,
+            "without_events": self.without_events,
+            "links_created": self.links_created,
+            "links_skipped": self.links_skipped,
+            "quarantined": self.quarantined,
+            "resolved_relinked": self.resolved_relinked,
+            "released": self.released,
+            "changed": self.changed,
+            "errors": self.errors,
+            "resolved_relinked_by_strategy": dict(sorted(self.by_strategy.items())),
+            "quarantined_by_reason": dict(sorted(self.by_reason.items())),
+        }
+
+
+def statement(name: str) -> sql.SQL:
+    """Return a statement of the package's sql folder."""
+    text = resources.files("ct4_orphans").joinpath("sql", f"{name}.sql").read_text("utf-8")
+    return sql.SQL(text)  # type: ignore[arg-type]  # the text is the package's own
+
+
+def check_database(connection: Connection, options: Options) -> None:
+    """Raise DatabaseError for what is missing, RefusedError if no lead sources are known."""
+    problems = connection.execute(statement("preflight"), {"execute": options.execute}).fetchall()
+    if problems:
+        raise DatabaseError(
+            "; ".join(f"{row['problem']}. {row['advice']}" for row in problems)
+        )
+    sources = connection.execute("select 1 from ct4_orphans.lead_sources limit 1").fetchone()
+    if sources is None:
+        raise RefusedError(
+            "ct4_orphans.lead_sources is empty, so every driver would count as an orphan. "
+            "Run 'dbt seed' first."
+        )
+
+
+def database_time(connection: Connection) -> datetime:
+    """Return the server's clock in UTC: reports never depend on the client's."""
+    row = connection.execute("select now() as now").fetchone()
+    if row is None:
+        raise DatabaseError("The server gave no time. Run the same command again.")
+    now: datetime = row["now"]
+    return now
+
+
+@contextmanager
+def planned_rows(connection: Connection, options: Options) -> Iterator[Iterator[Row]]:
+    """Give the rows of the plan in a transaction that the server lets nothing write in.
+
+    The rows stream from a server-side cursor, ordered by person and driver.
+    """
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        connection.execute("set local work_mem = '64MB'")
+        with connection.cursor(name="plan") as cursor:
+            cursor.execute(
+                statement("plan") + sql.SQL(" order by person_no, driver_id"),
+                _plan_parameters(options),
+            )
+            yield ({**row, "outcome": "planned", "error": None} for row in cursor)
+
+
+@contextmanager
+def only_one_execute(connection: Connection) -> Iterator[None]:
+    """Hold the advisory lock of the fix. Raises RefusedError that names the holder."""
+    row = connection.execute("select pg_try_advisory_lock(%s) as locked", [LOCK_KEY]).fetchone()
+    if not row or not row["locked"]:
+        holder = connection.execute(statement("lock_holder"), {"key": LOCK_KEY}).fetchone()
+        who = (
+            "{user_name} from {client} (server process {pid}, connected since {since} UTC)".format(
+                **holder
+            )
+            if holder
+            else "another session"
+        )
+        raise RefusedError(
+            f"Another execute is running: {who} holds the lock. Nothing was changed; wait for its "
+            "end, then run again."
+        )
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("select pg_advisory_unlock(%s)", [LOCK_KEY])
+
+
+def prepare(connection: Connection, options: Options) -> int:
+    """Keep the plan in a temporary table of this session; return the number of its drivers."""
+    with connection.transaction():
+        connection.execute("set local work_mem = '64MB'")
+        connection.execute(
+            sql.SQL(
+                "create temporary table planned as select *, null::text as outcome,"
+                " null::text as error from ({}) as plan"
+            ).format(statement("plan")),
+            _plan_parameters(options),
+        )
+        connection.execute("create index on pg_temp.planned (person_no)")
+        connection.execute("analyze pg_temp.planned")
+        row = connection.execute("select count(*) as drivers from pg_temp.planned").fetchone()
+    return int(row["drivers"]) if row else 0
+
+
+def apply(
+    connection: Connection, run_id: uuid.UUID, progress: Callable[[int], None] = lambda _: None
+) -> None:
+    """Apply the prepared plan in transactions of bounded size, each all or nothing.
+
+    `progress` is told the number of drivers done after each transaction. A person whose data is
+    refused by the database is left out and marked; the others go on. Raises psycopg.Error when
+    nothing more can be done (connection lost, privilege missing, disk full).
+    """
+    for first, last in _batches(connection):
+        _apply_persons(connection, run_id, first, last)
+        done = connection.execute(
+            "select count(*) as drivers from pg_temp.planned where person_no between %s and %s",
+            [first, last],
+        ).fetchone()
+        progress(done["drivers"] if done else 0)
+
+
+def applied_rows(connection: Connection) -> Iterator[Row]:
+    """Give the rows of the prepared plan with their outcome: applied, changed, failed or null."""
+    with connection.transaction(), connection.cursor(name="applied") as cursor:
+        cursor.execute("select * from pg_temp.planned order by person_no, driver_id")
+        yield from cursor
+
+
+def waiting_for_reprocess(connection: Connection) -> int:
+    """Count the quarantined drivers that a fix with --reprocess-quarantined would touch."""
+    row = connection.execute(
+        "select count(*) as drivers from ops.v_orphan_fix_plan where requires_reprocess"
+    ).fetchone()
+    return int(row["drivers"]) if row else 0
+
+
+def _plan_parameters(options: Options) -> dict[str, Any]:
+    return {"reprocess": options.reprocess_quarantined, "limit": options.limit}
+
+
+def _batches(connection: Connection) -> list[tuple[int, int]]:
+    """Return ranges of person numbers: whole persons, about DRIVERS_PER_TRANSACTION drivers each."""
+    rows = connection.execute(
+        "select min(person_no) as first, max(person_no) as last from pg_temp.planned"
+        " group by drivers_before / %s order by first",
+        [DRIVERS_PER_TRANSACTION],
+    )
+    return [(row["first"], row["last"]) for row in rows]
+
+
+def _apply_persons(connection: Connection, run_id: uuid.UUID, first: int, last: int) -> None:
+    """Apply a range of persons; halve it until those whose data is refused stand alone."""
+    try:
+        _apply_with_retries(connection, run_id, first, last)
+    except (*OF_ONE_PERSON, BrokenPromiseError) as error:
+        if first < last:
+            middle = (first + last) // 2
+            _apply_persons(connection, run_id, first, middle)
+            _apply_persons(connection, run_id, middle + 1, last)
+            return
+        reason = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
+        connection.execute(
+            "update pg_temp.planned set outcome = 'failed', error = %s where person_no = %s",
+            [reason, first],
+        )
+
+
+def _apply_with_retries(connection: Connection, run_id: uuid.UUID, first: int, last: int) -> None:
+    for attempt in range(1, TRIES_PER_TRANSACTION + 1):
+        try:
+            _apply_transaction(connection, run_id, first, last)
+        except (*TRANSIENT, BrokenPromiseError):
+            # What changed meanwhile is found by the next try, and left for the next run.
+            if attempt == TRIES_PER_TRANSACTION:
+                raise
+        else:
+            return
+
+
+def _apply_transaction(connection: Connection, run_id: uuid.UUID, first: int, last: int) -> None:
+    parameters = {"first": first, "last": last, "run_id": run_id}
+    with connection.transaction():
+        connection.execute("set local lock_timeout = '30s'")
+        for name in ("find_changed", "insert_links", "insert_entries"):
+            connection.execute(statement(name), parameters)
+        broken = connection.execute(statement("postconditions"), parameters).fetchone()
+        if broken:
+            raise BrokenPromiseError(f"{broken['broken_promise']} ({broken['driver_id']})")
+        connection.execute(
+            "update pg_temp.planned set outcome = 'applied'"
+            " where outcome is null and person_no between %s and %s",
+            [first, last],
+        )

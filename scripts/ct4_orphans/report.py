@@ -1,0 +1,143 @@
+"""The reports of a fix: one JSON and one CSV file, streamed, written atomically, readable by one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from ct4_orphans.errors import OutputError
+
+Row = dict[str, Any]
+
+# What a spreadsheet would take for a formula.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+COLUMNS = (
+    "driver_id",
+    "person_key",
+    "action",
+    "status",
+    "detected_reason",
+    "current_status",
+    "outcome",
+    "error",
+    "has_events",
+    "evidence_level",
+    "strategy",
+    "lead_rows_count",
+    "lead_rows",
+    "rivals",
+    "weak_events",
+    "license_masked",
+    "phone_masked",
+    "creation_rule",
+    "explanation",
+)
+
+
+class Report:
+    """Two files that get their names only when `finish` has put everything in them."""
+
+    def __init__(self, directory: Path, json_file: IO[str], csv_file: IO[str]) -> None:
+        self.directory = directory
+        self._json = json_file
+        self._csv = csv_file
+        self._csv_writer = csv.writer(csv_file, lineterminator="\n")
+        self._separator = "\n    "
+
+    def start(self, head: dict[str, Any]) -> None:
+        """Write what is known before the first driver."""
+        with _explained(self.directory):
+            opening = json.dumps(head, ensure_ascii=False, indent=2).removesuffix("\n}")
+            self._json.write(opening + ',\n  "drivers": [')
+            self._csv_writer.writerow(COLUMNS)
+
+    def add(self, row: Row) -> None:
+        """Write one driver."""
+        values = {name: _plain(row[name]) for name in COLUMNS}
+        with _explained(self.directory):
+            self._json.write(self._separator + json.dumps(values, ensure_ascii=False))
+            self._separator = ",\n    "
+            self._csv_writer.writerow([csv_cell(value) for value in values.values()])
+
+    def finish(self, stats: dict[str, Any], at: datetime) -> tuple[Path, Path]:
+        """Write the counts, flush to disk, and name both files after `at` (in UTC)."""
+        stamp = at.astimezone(timezone.utc).strftime("%Y%m%d_%H%M%S_%f")
+        with _explained(self.directory):
+            closing = json.dumps({"stats": stats}, ensure_ascii=False, indent=2).removeprefix("{\n")
+            self._json.write("\n  ],\n" + closing + "\n")
+            return (
+                self._publish(self._json, f"orphans_report_{stamp}.json"),
+                self._publish(self._csv, f"orphans_report_{stamp}.csv"),
+            )
+
+    def _publish(self, file: IO[str], name: str) -> Path:
+        file.flush()
+        os.fsync(file.fileno())
+        return Path(file.name).replace(self.directory / name)
+
+
+@contextmanager
+def open_report(directory: Path) -> Iterator[Report]:
+    """Open both files at once, so that an unwritable directory is noticed before anything is done.
+
+    The directory is made if it is missing (mode 0700); the files have mode 0600. What was not
+    finished is removed. Raises OutputError.
+    """
+    with ExitStack() as stack:
+        with _explained(directory):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files = [
+                stack.enter_context(_partial_file(directory, suffix)) for suffix in ("json", "csv")
+            ]
+        yield Report(directory, files[0], files[1])
+
+
+@contextmanager
+def _partial_file(directory: Path, suffix: str) -> Iterator[IO[str]]:
+    with tempfile.NamedTemporaryFile(  # created with mode 0600
+        "w",
+        encoding="utf-8",
+        newline="",
+        prefix=".orphans_report_",
+        suffix=f".{suffix}.partial",
+        dir=directory,
+        delete=False,
+    ) as file:
+        try:
+            yield file
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+
+
+def csv_cell(value: Any) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    if value is None:
+        return ""
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold."""
+    if value is None or isinstance(value, (str, int, list, dict)):
+        return value
+    return str(value)
+
+
+@contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"The reports cannot be written to {directory}: {error.strerror or error}. "
+            "Choose another directory with --output-dir."
+        ) from error

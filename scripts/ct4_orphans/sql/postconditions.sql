@@ -1,0 +1,55 @@
+-- What must hold before this batch may commit; one row per promise that does not.
+with batch as (
+    select *
+    from pg_temp.planned
+    where
+        person_no between %(first)s and %(last)s
+        and outcome is null
+),
+
+persons_with_lead as (
+    select distinct person_key from ct4_orphans.int_lead_links
+)
+
+select
+    'a driver that was let out has no lead' as broken_promise,
+    batch.driver_id
+from batch
+left join persons_with_lead on batch.person_key = persons_with_lead.person_key
+where batch.status <> 'quarantined' and persons_with_lead.person_key is null
+
+union all
+
+select
+    'a driver that was quarantined has a lead by now',
+    batch.driver_id
+from batch
+inner join persons_with_lead on batch.person_key = persons_with_lead.person_key
+where batch.status = 'quarantined'
+
+union all
+
+select
+    'a lead row is not linked to the person',
+    batch.driver_id
+from batch
+cross join lateral
+    jsonb_to_recordset(batch.lead_rows) as lead_rows (source_table text, source_pk text)
+left join canon.identity_links
+    on
+        lead_rows.source_table = identity_links.source_table
+        and lead_rows.source_pk = identity_links.source_pk
+        and batch.person_key = identity_links.person_key
+where identity_links.id is null
+
+union all
+
+select
+    'the quarantine does not show the new state',
+    batch.driver_id
+from batch
+left join canon.driver_orphan_quarantine as quarantine
+    on batch.driver_id = quarantine.driver_id
+where
+    quarantine.status is distinct from batch.status
+    or quarantine.evidence_json ->> 'run_id' is distinct from %(run_id)s::text
