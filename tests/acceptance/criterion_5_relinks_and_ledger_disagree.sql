@@ -1,0 +1,66 @@
+-- Criterion 5, integrity: the links of a fix and its ledger entries were written together. A link
+-- without an entry, or an entry without its links, means that someone wrote or removed by hand.
+with links as (
+
+    select
+        person_key,
+        source_table,
+        source_pk,
+        evidence ->> 'run_id' as run_id
+    from {{ source('canon', 'identity_links') }}
+    where
+        match_rule = 'LEAD_EVENT_RECONSTRUCTION'
+        and evidence ->> 'run_id' is not null
+
+),
+
+entries as (
+
+    select
+        ledger.person_key,
+        ledger.evidence_json ->> 'run_id' as run_id,
+        lead_rows.source_table,
+        lead_rows.source_pk
+    from {{ source('canon', 'driver_orphan_quarantine_ledger') }} as ledger
+    cross join lateral
+        jsonb_to_recordset(ledger.evidence_json -> 'lead_rows')
+            as lead_rows (source_table text, source_pk text)
+    where
+        ledger.status = 'resolved_relinked'
+        and ledger.run_id is not null
+
+)
+
+select
+    'link without a ledger entry' as disagreement,
+    links.person_key,
+    links.source_table,
+    links.source_pk
+from links
+where
+    not exists (
+        select 1
+        from entries
+        where
+            entries.run_id = links.run_id
+            and entries.person_key = links.person_key
+            and entries.source_table = links.source_table
+            and entries.source_pk = links.source_pk
+    )
+
+union all
+
+select distinct
+    'ledger entry without its link' as disagreement,
+    entries.person_key,
+    entries.source_table,
+    entries.source_pk
+from entries
+where
+    not exists (
+        select 1
+        from {{ source('canon', 'identity_links') }} as identity_links
+        where
+            identity_links.source_table = entries.source_table
+            and identity_links.source_pk = entries.source_pk
+    )
