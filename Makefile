@@ -1,0 +1,32 @@
+# make demo, make test: each needs only python3 (>= 3.10) and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo demo-shell test lint clean
+.DELETE_ON_ERROR:
+
+demo: .venv/installed
+	$(BIN)/orphans demo
+
+demo-shell: .venv/installed
+	$(BIN)/orphans demo-shell
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m ct4_orphans.demo.lint
+
+.venv/installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "python3 is too old: 3.10 or newer is needed. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint requirements.lock --editable '.[embedded,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .embedded target logs output
