@@ -31,6 +31,7 @@ running as (
         conversions.person_key,
         conversions.origin_tag,
         driver_days.activity_date,
+        driver_days.trips,
         driver_days.work_seconds,
         sum(driver_days.trips) over (
             partition by conversions.person_key, conversions.origin_tag
@@ -69,7 +70,11 @@ final as (
             < conversion_rules.lead_date + conversion_rules.window_days
     where
         case conversion_rules.milestone_type
-            when 'trips' then running.trips_so_far >= conversion_rules.milestone_trips
+            when 'trips'
+                then
+                    running.trips_so_far >= conversion_rules.milestone_trips
+                    and running.trips_so_far - running.trips
+                    < conversion_rules.milestone_trips
             when 'connection' then running.work_seconds > 0
             else false
         end

@@ -219,6 +219,9 @@ def apply(
             [first, last],
         ).fetchone()
         progress(done["drivers"] if done else 0)
+    # The views are planned by these numbers at once, not after the next autovacuum. Only a warning
+    # of the server, nothing more, when this user may not.
+    connection.execute("analyze canon.driver_orphan_quarantine_ledger")
 
 
 def applied_rows(connection: Connection) -> Iterator[Row]:
