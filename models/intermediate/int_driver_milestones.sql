@@ -18,8 +18,8 @@ running as (
 
 ),
 
--- The day that crosses the milestone; the first one, should a correction (negative trips) have
--- taken the driver below it again.
+-- The day that crosses the milestone; the first one, should a correction (negative
+-- trips) have taken the driver below it again.
 final as (
 
     select distinct on (running.driver_id, milestones.milestone_value)

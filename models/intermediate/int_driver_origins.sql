@@ -4,7 +4,8 @@ with conversion_rules as (
 
 ),
 
--- cabinet before fleet_migration before any other tag; unknown says least, so it comes last.
+-- cabinet before fleet_migration before any other tag; unknown says least, so it comes
+-- last.
 final as (
 
     select distinct on (driver_id)

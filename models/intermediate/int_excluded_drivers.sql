@@ -4,8 +4,9 @@ with quarantine as (
 
 ),
 
--- coalesce() changes no row. Without it PostgreSQL takes the condition to leave two rows, as long
--- as nobody has analyzed the ledger, and the views that exclude these run in nested loops.
+-- coalesce() changes no row. Without it PostgreSQL takes the condition to leave two
+-- rows, as long as nobody has analyzed the ledger, and the views that exclude these run
+-- in nested loops.
 final as (
 
     select

@@ -33,15 +33,17 @@ claims as (
     select
         matches.event_id,
         matches.evidence_level,
-        array_agg(distinct persons.person_key order by persons.person_key) as person_keys
+        array_agg(distinct persons.person_key order by persons.person_key)
+            as person_keys
     from matches
     cross join lateral unnest(matches.person_keys) as persons (person_key)
     group by matches.event_id, matches.evidence_level
 
 ),
 
--- Where one person is meant, each of that person's drivers is compared on its own: licence and
--- phone must both be the same driver's to count as both. Only orphans are ever repaired.
+-- Where one person is meant, each of that person's drivers is compared on its own:
+-- licence and phone must both be the same driver's to count as both. Only orphans are
+-- ever repaired.
 driver_matches as (
 
     select

@@ -10,7 +10,8 @@ lead_sources as (
 
 ),
 
--- ->> on a payload that is no object gives null, but an array or a string names nobody by rule.
+-- ->> on a payload that is no object gives null, but an array or a string names nobody
+-- by rule.
 readable_events as (
 
     select
@@ -27,52 +28,54 @@ readable_events as (
 
 ),
 
--- A bare id is as a rule the lead's own: it names a driver only because it is compared with known
--- driver ids further on. match_meta is a matcher's opinion, not a naming. (Arrays rather than
--- lateral values: PostgreSQL prepares every expression of a values list anew for every row.)
+-- A bare id is as a rule the lead's own: it names a driver only because it is compared
+-- with known driver ids further on. match_meta is a matcher's opinion, not a naming.
+-- (Arrays rather than lateral values: PostgreSQL prepares every expression of a values
+-- list anew for every row.)
 final as (
 
     select
-        readable_events.event_id,
+        events.event_id,
         identifiers.payload_path,
         identifiers.kind,
         identifiers.value
-    from readable_events
-    cross join lateral unnest(
-        array[
-            'driver_id',
-            'driverId',
-            'id',
-            'driver.driver_id',
-            'driver.driverId',
-            'driver.id',
-            'driver_license',
-            'driver_phone',
-            'park_phone'
-        ],
-        array[
-            'driver_id',
-            'driver_id',
-            'driver_id',
-            'driver_id',
-            'driver_id',
-            'driver_id',
-            'license',
-            'phone',
-            'phone'
-        ],
-        array[
-            readable_events.payload ->> 'driver_id',
-            readable_events.payload ->> 'driverId',
-            readable_events.payload ->> 'id',
-            readable_events.payload -> 'driver' ->> 'driver_id',
-            readable_events.payload -> 'driver' ->> 'driverId',
-            readable_events.payload -> 'driver' ->> 'id',
-            {{ normalize_license("(readable_events.payload ->> 'driver_license')") }},
-            {{ normalize_phone("(readable_events.payload ->> 'driver_phone')") }},
-            {{ normalize_phone("(readable_events.payload ->> 'park_phone')") }}
-        ]
-    ) as identifiers (payload_path, kind, value)
+    from readable_events as events
+    cross join
+        lateral unnest(
+            array[
+                'driver_id',
+                'driverId',
+                'id',
+                'driver.driver_id',
+                'driver.driverId',
+                'driver.id',
+                'driver_license',
+                'driver_phone',
+                'park_phone'
+            ],
+            array[
+                'driver_id',
+                'driver_id',
+                'driver_id',
+                'driver_id',
+                'driver_id',
+                'driver_id',
+                'license',
+                'phone',
+                'phone'
+            ],
+            array[
+                events.payload ->> 'driver_id',
+                events.payload ->> 'driverId',
+                events.payload ->> 'id',
+                events.payload -> 'driver' ->> 'driver_id',
+                events.payload -> 'driver' ->> 'driverId',
+                events.payload -> 'driver' ->> 'id',
+                {{ normalize_license("(events.payload ->> 'driver_license')") }},
+                {{ normalize_phone("(events.payload ->> 'driver_phone')") }},
+                {{ normalize_phone("(events.payload ->> 'park_phone')") }}
+            ]
+        ) as identifiers (payload_path, kind, value)
     where identifiers.value is not null
 
 )

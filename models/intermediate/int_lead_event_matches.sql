@@ -38,7 +38,9 @@ candidate_identifiers as materialized (
         event_identifiers.kind,
         event_identifiers.value
     from candidate_events
-    inner join event_identifiers on candidate_events.event_id = event_identifiers.event_id
+    inner join
+        event_identifiers
+        on candidate_events.event_id = event_identifiers.event_id
 
 ),
 
@@ -51,8 +53,8 @@ candidate_values as (
 
 ),
 
--- All drivers count here, not orphans only. A value that thousands share is cut to eleven persons:
--- more than one is ambiguous anyway, and ten rivals are enough to show.
+-- All drivers count here, not orphans only. A value that thousands share is cut to
+-- eleven persons: more than one is ambiguous anyway, and ten rivals are enough to show.
 owners as materialized (
 
     select
@@ -96,9 +98,9 @@ matches as (
 
 ),
 
--- An event speaks at its strongest level only. (<= rather than =, here and further on: PostgreSQL
--- takes an equality of computed columns to leave one row in two hundred, and then chooses nested
--- loops that take hours.)
+-- An event speaks at its strongest level only. (<= rather than =, here and further on:
+-- PostgreSQL takes an equality of computed columns to leave one row in two hundred, and
+-- then chooses nested loops that take hours.)
 final as (
 
     select

@@ -19,8 +19,8 @@ final as (
         lead_events.scout_id,
         lead_events.payload,
         coalesce(lead_events.person_key, links.person_key) as person_key,
-        -- CT4's own view does not see these: without them a relinked driver would stay unpaid
-        -- until CT4's next backfill.
+        -- CT4's own view does not see these: without them a relinked driver would stay
+        -- unpaid until CT4's next backfill.
         lead_events.person_key is null as is_by_lead_link
     from lead_events
     left join links

@@ -20,7 +20,9 @@ final as (
     from links
     where
         exists (
-            select 1 from lead_sources where lead_sources.source_table = links.source_table
+            select 1
+            from lead_sources
+            where lead_sources.source_table = links.source_table
         )
 
 )

@@ -20,8 +20,9 @@ persons_with_lead as (
 
 ),
 
--- An anti join says the same, but PostgreSQL takes it to leave one row (nearly every person has a
--- lead) and then runs everything above it in nested loops: hours at 10,000 orphans.
+-- An anti join says the same, but PostgreSQL takes it to leave one row (nearly every
+-- person has a lead) and then runs everything above it in nested loops: hours at 10,000
+-- orphans.
 final as (
 
     select
@@ -29,7 +30,9 @@ final as (
         driver_links.person_key,
         driver_links.match_rule
     from driver_links
-    left join persons_with_lead on driver_links.person_key = persons_with_lead.person_key
+    left join
+        persons_with_lead
+        on driver_links.person_key = persons_with_lead.person_key
     where persons_with_lead.has_lead is not true
 
 )

@@ -17,14 +17,17 @@ relinks as (
         verdicts.*,
         'relink' as action,
         'resolved_relinked' as new_status,
-        -- The first detection found events that CT4 had not linked; a quarantine keeps its reason.
+        -- The first detection found events that CT4 had not linked; a quarantine keeps
+        -- its reason.
         case
             when verdicts.is_quarantined then verdicts.current_reason
             else 'no_lead_has_events_repair_failed'
         end as reason,
         verdicts.is_whole_person_quarantined as requires_reprocess,
         'Relinked: ' || verdicts.lead_rows_count
-        || case when verdicts.lead_rows_count = 1 then ' lead event ' else ' lead events ' end
+        || case
+            when verdicts.lead_rows_count = 1 then ' lead event ' else ' lead events '
+        end
         || 'at evidence level ' || verdicts.evidence_level || '; the strongest '
         || strategies.says || ' (' || verdicts.strategy || ').' as explanation
     from verdicts
@@ -46,13 +49,16 @@ quarantines as (
                 then
                     'Quarantined: ' || verdicts.refused_events_count
                     || ' lead event(s) match, but none proves a lead ('
-                    || replace(array_to_string(verdicts.refusals, ', '), '_', ' ') || ').'
+                    || replace(array_to_string(verdicts.refusals, ', '), '_', ' ')
+                    || ').'
             when verdicts.weak_events_count > 0
                 then
-                    'Quarantined: no lead event names the driver or has its licence or phone; '
-                    || verdicts.weak_events_count
+                    'Quarantined: no lead event names the driver or has its licence or '
+                    || 'phone; ' || verdicts.weak_events_count
                     || ' carry only its person_key, which proves nothing.'
-            else 'Quarantined: no lead event names the driver or has its licence or phone.'
+            else
+                'Quarantined: no lead event names the driver or has its licence or '
+                || 'phone.'
         end as explanation
     from verdicts
     where not verdicts.is_repairable and not verdicts.is_quarantine_unchanged

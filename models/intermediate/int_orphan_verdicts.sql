@@ -48,9 +48,10 @@ verdicts as (
         evidence.weak_events_count,
         evidence.weak_events,
         -- One driver that is not in quarantine makes the whole person a case.
-        bool_and(candidates.is_quarantined) filter (where not candidates.is_purged) over (
-            partition by candidates.person_key
-        ) as is_whole_person_quarantined,
+        bool_and(candidates.is_quarantined) filter (where not candidates.is_purged)
+            over (
+                partition by candidates.person_key
+            ) as is_whole_person_quarantined,
         case
             when evidence.has_events then 'no_lead_has_events_repair_failed'
             else 'no_lead_no_events'

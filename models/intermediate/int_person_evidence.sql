@@ -92,8 +92,9 @@ repairs as (
 
 ),
 
--- A telephone that thousands share would make persons times events: ten events per value show a
--- reviewer what the matter is, and one is enough to know that an event spoke.
+-- A telephone that thousands share would make persons times events: ten events per
+-- value show a reviewer what the matter is, and one is enough to know that an event
+-- spoke.
 refused_events as (
 
     select
@@ -159,7 +160,8 @@ refusals as (
 
 ),
 
--- Weak evidence: the event's person is the orphan's, and nothing else. Context for a reviewer.
+-- Weak evidence: the event's person is the orphan's, and nothing else. Context for a
+-- reviewer.
 events_of_orphan_persons as materialized (
 
     select

@@ -69,7 +69,9 @@ final as (
         leads.has_events,
         'Released: the person has a lead by now (' || leads.first_lead
         || case
-            when leads.leads_count > 1 then ' and ' || (leads.leads_count - 1) || ' more'
+            when
+                leads.leads_count > 1
+                then ' and ' || (leads.leads_count - 1) || ' more'
             else ''
         end || ').' as explanation
     from quarantined_drivers

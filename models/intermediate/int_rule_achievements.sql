@@ -23,8 +23,8 @@ conversions as (
 
 ),
 
--- Trips are added up once per conversion, before the rules come in: summed after that join, a day
--- would count once per rule, and the milestone would be reached too early.
+-- Trips are added up once per conversion, before the rules come in: summed after that
+-- join, a day would count once per rule, and the milestone would be reached too early.
 running as (
 
     select

@@ -4,8 +4,8 @@ with summaries as (
 
 ),
 
--- Millions of rows have a few hundred dates between them: each is read once. Materialized, or a
--- filter on the date is pushed down to the millions.
+-- Millions of rows have a few hundred dates between them: each is read once.
+-- Materialized, or a filter on the date is pushed down to the millions.
 date_files as materialized (
 
     select distinct date_file from summaries

@@ -53,8 +53,8 @@ latest_activity as (
 
 ),
 
--- Drivers with a payment row have a conversion row, and that one's driver has a link: these two
--- are all there are.
+-- Drivers with a payment row have a conversion row, and that one's driver has a link:
+-- these two are all there are.
 drivers as (
 
     select driver_id::text as driver_id from driver_links

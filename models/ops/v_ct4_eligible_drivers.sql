@@ -82,7 +82,8 @@ joined as (
         ) as match_confidence,
         -- A day needs a time zone: UTC, whatever the reader's session says.
         coalesce(
-            (driver_links.snapshot_at at time zone 'UTC')::date, converted_drivers.lead_date
+            (driver_links.snapshot_at at time zone 'UTC')::date,
+            converted_drivers.lead_date
         ) as first_seen_at,
         coalesce(
             latest_ledger.latest_snapshot_at, driver_links.snapshot_at

@@ -63,7 +63,9 @@ final as (
         quarantine.last_recorded_at as last_updated_at
     from quarantine
     left join registry on quarantine.person_key = registry.person_key
-    left join driver_link_counts on quarantine.person_key = driver_link_counts.person_key
+    left join
+        driver_link_counts
+        on quarantine.person_key = driver_link_counts.person_key
     left join lead_event_counts on quarantine.person_key = lead_event_counts.person_key
 
 )

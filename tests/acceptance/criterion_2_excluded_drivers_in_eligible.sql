@@ -1,5 +1,5 @@
--- instrucciones-deploy.md, criterion 2: v_ct4_eligible_drivers shows no quarantined driver; nor a
--- purged one, whom a reviewer shut out for good.
+-- instrucciones-deploy.md, criterion 2: v_ct4_eligible_drivers shows no quarantined
+-- driver; nor a purged one, whom a reviewer shut out for good.
 select distinct shown.driver_id
 from {{ ref('v_ct4_eligible_drivers') }} as shown
 where

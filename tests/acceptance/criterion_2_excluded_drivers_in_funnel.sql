@@ -1,5 +1,5 @@
--- instrucciones-deploy.md, criterion 2: v_cabinet_funnel_status shows no quarantined driver; nor a
--- purged one, whom a reviewer shut out for good.
+-- instrucciones-deploy.md, criterion 2: v_cabinet_funnel_status shows no quarantined
+-- driver; nor a purged one, whom a reviewer shut out for good.
 select distinct shown.driver_id
 from {{ ref('v_cabinet_funnel_status') }} as shown
 where

@@ -1,5 +1,5 @@
--- instrucciones-deploy.md, criterion 2: v_payment_calculation shows no quarantined driver; nor a
--- purged one, whom a reviewer shut out for good.
+-- instrucciones-deploy.md, criterion 2: v_payment_calculation shows no quarantined
+-- driver; nor a purged one, whom a reviewer shut out for good.
 select distinct shown.driver_id
 from {{ ref('v_payment_calculation') }} as shown
 where

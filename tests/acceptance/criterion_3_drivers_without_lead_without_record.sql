@@ -1,4 +1,5 @@
--- instrucciones-deploy.md, criterion 3: every driver without a lead has a record in the quarantine.
+-- instrucciones-deploy.md, criterion 3: every driver without a lead has a record in the
+-- quarantine.
 select
     driver_links.source_pk as driver_id,
     driver_links.person_key
@@ -11,7 +12,9 @@ where
         where
             lead_links.person_key = driver_links.person_key
             and lead_links.source_table in (
-                'module_ct_cabinet_leads', 'module_ct_scouting_daily', 'module_ct_migrations'
+                'module_ct_cabinet_leads',
+                'module_ct_scouting_daily',
+                'module_ct_migrations'
             )
     )
     and not exists (

@@ -1,5 +1,5 @@
--- Criterion 5, integrity: the ledger is append-only, so a driver's revisions run from 1 without a
--- gap. A gap means that someone went round the triggers and removed history.
+-- Criterion 5, integrity: the ledger is append-only, so a driver's revisions run from 1
+-- without a gap. A gap means that someone went round the triggers and removed history.
 select
     driver_id,
     count(*) as entries,

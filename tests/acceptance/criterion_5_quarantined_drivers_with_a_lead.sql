@@ -1,5 +1,6 @@
--- Criterion 5, integrity, the other direction: nobody who has a lead is shut out of pay. Red when a
--- lead arrived after the quarantine: run the fix, which releases the driver.
+-- Criterion 5, integrity, the other direction: nobody who has a lead is shut out of
+-- pay. Red when a lead arrived after the quarantine: run the fix, which releases the
+-- driver.
 select
     quarantine.driver_id,
     driver_links.person_key

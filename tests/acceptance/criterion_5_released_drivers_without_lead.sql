@@ -1,5 +1,5 @@
--- Criterion 5, integrity: a driver that was let out because of a lead still has one. Red when
--- someone removed the lead link: run the fix, which finds the driver again.
+-- Criterion 5, integrity: a driver that was let out because of a lead still has one.
+-- Red when someone removed the lead link: run the fix, which finds the driver again.
 select
     quarantine.driver_id,
     quarantine.status

@@ -1,5 +1,6 @@
--- Criterion 5, integrity: the links of a fix and its ledger entries were written together. A link
--- without an entry, or an entry without its links, means that someone wrote or removed by hand.
+-- Criterion 5, integrity: the links of a fix and its ledger entries were written
+-- together. A link without an entry, or an entry without its links, means that someone
+-- wrote or removed by hand.
 with links as (
 
     select
@@ -22,7 +23,8 @@ entries as (
         lead_rows.source_table,
         lead_rows.source_pk
     from {{ source('canon', 'driver_orphan_quarantine_ledger') }} as ledger
-    cross join lateral
+    cross join
+        lateral
         jsonb_to_recordset(ledger.evidence_json -> 'lead_rows')
             as lead_rows (source_table text, source_pk text)
     where

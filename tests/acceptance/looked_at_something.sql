@@ -1,28 +1,29 @@
--- A verification that looked at nothing is no verification: no driver links, no leads, no events or
--- no lead sources most likely means the wrong database, or a load that has not run.
+-- A verification that looked at nothing is no verification: no driver links, no leads,
+-- no events or no lead sources most likely means the wrong database, or a load that has
+-- not run.
 with sources as (
 
     select
         'driver links' as what,
-        exists (select 1 from {{ ref('int_driver_links') }}) as is_there
+        exists(select 1 from {{ ref('int_driver_links') }}) as is_there
 
     union all
 
     select
         'lead links' as what,
-        exists (select 1 from {{ ref('int_lead_links') }}) as is_there
+        exists(select 1 from {{ ref('int_lead_links') }}) as is_there
 
     union all
 
     select
         'lead events' as what,
-        exists (select 1 from {{ ref('stg_observational__lead_events') }}) as is_there
+        exists(select 1 from {{ ref('stg_observational__lead_events') }}) as is_there
 
     union all
 
     select
         'daily summaries' as what,
-        exists (select 1 from {{ ref('stg_public__summary_daily') }}) as is_there
+        exists(select 1 from {{ ref('stg_public__summary_daily') }}) as is_there
 
     union all
 
@@ -33,7 +34,9 @@ with sources as (
             from {{ ref('lead_sources') }}
             where
                 source_table in (
-                    'module_ct_cabinet_leads', 'module_ct_scouting_daily', 'module_ct_migrations'
+                    'module_ct_cabinet_leads',
+                    'module_ct_scouting_daily',
+                    'module_ct_migrations'
                 )
         ) as is_there
 

@@ -1,6 +1,7 @@
 {{ config(enabled=var('parity_with_ct4')) }}
--- Our conversions are CT4's, row for row, from the base tables. Persons with an event that belongs
--- to them by its lead link alone are left out: CT4's view does not see those events.
+-- Our conversions are CT4's, row for row, from the base tables. Persons with an event
+-- that belongs to them by its lead link alone are left out: CT4's view does not see
+-- those events.
 with by_lead_link as (
 
     select distinct person_key

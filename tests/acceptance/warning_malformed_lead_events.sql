@@ -1,5 +1,6 @@
 {{ config(severity='warn') }}
--- Events of a lead source whose payload is no object: they can prove nothing and are skipped.
+-- Events of a lead source whose payload is no object: they can prove nothing and are
+-- skipped.
 select
     lead_events.event_id,
     lead_events.source_table,

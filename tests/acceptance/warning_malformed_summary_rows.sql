@@ -1,5 +1,6 @@
 {{ config(severity='warn') }}
--- Rows of the hand-exported daily summary that no view can use: they are skipped, never guessed.
+-- Rows of the hand-exported daily summary that no view can use: they are skipped, never
+-- guessed.
 select
     summaries.driver_id,
     summaries.date_file,

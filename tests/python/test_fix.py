@@ -968,7 +968,7 @@ def whole_crowd(module_database: Callable[[], Settings]) -> tuple[set[Any], set[
     return end_state(settings)
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 5, 7, 24, 100])
+@pytest.mark.parametrize("limit", [1, 3, 7, 24])
 def test_limited_runs_never_split_a_person_and_end_where_one_full_run_ends(
     make_town: MakeTown, whole_crowd: tuple[set[Any], set[Any]], limit: int
 ) -> None:
@@ -1267,7 +1267,7 @@ def test_a_second_execute_is_refused_and_told_who_holds_the_lock(
     make_town: MakeTown, fix: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     settings = make_town()
-    slow(settings, "L2", 1.5)
+    slow(settings, "L2", 1.0)
     first = start_script(settings, tmp_path / "first", "--execute")
     pid = wait_for_the_slow_execute(settings)
     second = fix(settings, "--execute")
@@ -1426,13 +1426,13 @@ def test_missing_parents_of_the_output_directory_are_made(
 
 
 def test_runs_within_a_second_do_not_overwrite_each_other(fixed: Fixed, tmp_path: Path) -> None:
-    runs = [start_script(fixed.settings, tmp_path) for _ in range(4)]
+    runs = [start_script(fixed.settings, tmp_path) for _ in range(3)]
     for process in runs:
         process.communicate(timeout=60)
         assert process.returncode == 0
-    assert len(list(tmp_path.glob("orphans_report_*.json"))) == 4
-    assert len(list(tmp_path.glob("orphans_report_*.csv"))) == 4
-    assert len(list(tmp_path.iterdir())) == 8
+    assert len(list(tmp_path.glob("orphans_report_*.json"))) == 3
+    assert len(list(tmp_path.glob("orphans_report_*.csv"))) == 3
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def all_text(outcome: Outcome) -> str:
@@ -1577,6 +1577,18 @@ def test_the_report_of_a_stopped_execute_counts_only_what_was_applied(
     report_equals_database(outcome, settings)
 
 
+def test_an_execute_that_could_change_nothing_does_not_say_that_it_did(
+    make_town: MakeTown, fix: Callable[..., Outcome]
+) -> None:
+    settings = make_town()
+    before = contents(settings)
+    on_link_insert(settings, "raise exception 'no more' using errcode = 'disk_full';")
+    outcome = fix(settings, "--execute")
+    assert outcome.code == 1
+    assert contents(settings) == before
+    assert "the changes are in the database" not in outcome.out
+
+
 def test_many_small_transactions_end_where_one_large_one_ends(
     make_town: MakeTown,
     whole_crowd: tuple[set[Any], set[Any]],
@@ -1623,7 +1635,7 @@ def test_a_killed_execute_leaves_no_half_state_and_running_it_again_finishes(
 ) -> None:
     settings = make_town()
     before = contents(settings)
-    slow(settings, "L4", 1.0)
+    slow(settings, "L4", 0.7)
     process = start_script(settings, tmp_path / "killed", "--execute")
     pid = wait_for_the_slow_execute(settings)
     process.send_signal(how)

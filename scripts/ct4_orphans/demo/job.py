@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -189,7 +189,7 @@ def create_ct4(connection: Connection) -> None:
     """Fill an empty database with CT4's schema and the demo's data."""
     for name in ("ct4_schema.sql", "ct4_data.sql"):
         script = resources.files("ct4_orphans.demo").joinpath(name).read_text("utf-8")
-        connection.execute(script)  # type: ignore[arg-type]  # the text is the package's own
+        connection.execute(script)
     connection.execute("analyze")
 
 
@@ -201,7 +201,7 @@ def show_ct4(connection: Connection) -> None:
         ("daily summary rows", "public.summary_daily"),
     )
     for label, relation in counts:
-        row = connection.execute(f"select count(*) as n from {relation}").fetchone()  # type: ignore[arg-type]  # noqa: S608
+        row = connection.execute(f"select count(*) as n from {relation}").fetchone()  # noqa: S608
         click.echo(f"  {label:<30}{row['n'] if row else 0:>12,}")
 
 
@@ -232,7 +232,7 @@ def violations(settings: Settings) -> dict[str, int]:
     with connect(settings, read_only=True) as connection:
         for statement in script.split(";"):
             if "SELECT" in statement:
-                row = connection.execute(statement).fetchone()  # type: ignore[arg-type]
+                row = connection.execute(statement).fetchone()
                 found.update(row or {})
     return found
 

@@ -71,7 +71,8 @@ create index ix_driver_orphan_quarantine_ledger_run_id
 on canon.driver_orphan_quarantine_ledger (run_id);
 
 comment on table canon.driver_orphan_quarantine_ledger is
-'Append-only history of the quarantine: one row per driver and revision. The newest revision is the driver''s state, which canon.driver_orphan_quarantine shows.';
+'Append-only history of the quarantine: one row per driver and revision. The newest '
+'revision is the driver''s state, which canon.driver_orphan_quarantine shows.';
 comment on column canon.driver_orphan_quarantine_ledger.person_key is
 'Person of the driver when the entry was written. A fact, not a reference.';
 comment on column canon.driver_orphan_quarantine_ledger.creation_rule is
@@ -90,7 +91,7 @@ language plpgsql
 set search_path = pg_catalog
 as $$
 begin
-    raise exception '% on canon.driver_orphan_quarantine_ledger is refused: it is append-only', tg_op
+    raise exception '% on %.% is refused: it is append-only', tg_op, tg_table_schema, tg_table_name
         using hint = 'Append a new entry; the newest revision of a driver is its state.',
             errcode = 'restrict_violation';
 end
@@ -125,7 +126,8 @@ alter view canon.driver_orphan_quarantine alter column detected_at set default n
 alter view canon.driver_orphan_quarantine alter column status set default 'quarantined';
 
 comment on view canon.driver_orphan_quarantine is
-'State of every driver ever entered in the quarantine: its newest ledger entry. Inserts and updates append to canon.driver_orphan_quarantine_ledger; delete is refused.';
+'State of every driver ever entered in the quarantine: its newest ledger entry. Inserts and '
+'updates append to canon.driver_orphan_quarantine_ledger; delete is refused.';
 """
 
 # SECURITY DEFINER: a grant on the old name must be enough, as it was when the name was a table.
@@ -250,10 +252,7 @@ def create_enum(name: str, labels: Sequence[str]) -> None:
 def existing_labels(name: str) -> set[str]:
     """Return the labels of the enum public.<name>, empty if there is none."""
     rows = op.get_bind().execute(
-        text(
-            "select enumlabel from pg_enum"
-            " where enumtypid = to_regtype(:qualified_name)"
-        ),
+        text("select enumlabel from pg_enum where enumtypid = to_regtype(:qualified_name)"),
         {"qualified_name": f"public.{name}"},
     )
     return {row[0] for row in rows}
@@ -274,9 +273,7 @@ def drop_enum_if_ours(name: str) -> None:
 
 def refuse_to_destroy_ledger_rows() -> None:
     """The ledger is history: losing it must be said aloud."""
-    rows = op.get_bind().execute(
-        text("select count(*) from canon.driver_orphan_quarantine_ledger")
-    )
+    rows = op.get_bind().execute(text("select count(*) from canon.driver_orphan_quarantine_ledger"))
     count = rows.scalar_one()
     if count and os.environ.get(DESTROY_VARIABLE) != "yes":
         raise RefusedError(
