@@ -22,17 +22,23 @@ final as (
         ) as first_connection_date,
         coalesce(
             sum(driver_days.trips) filter (
-                where driver_days.activity_date < conversions.lead_date + 7
+                where
+                driver_days.activity_date
+                < {{ window_end('conversions.lead_date', 7) }}
             ), 0
         )::bigint as trips_7d,
         coalesce(
             sum(driver_days.trips) filter (
-                where driver_days.activity_date < conversions.lead_date + 14
+                where
+                driver_days.activity_date
+                < {{ window_end('conversions.lead_date', 14) }}
             ), 0
         )::bigint as trips_14d,
         coalesce(
             sum(driver_days.trips) filter (
-                where driver_days.activity_date < conversions.lead_date + 30
+                where
+                driver_days.activity_date
+                < {{ window_end('conversions.lead_date', 30) }}
             ), 0
         )::bigint as trips_30d
     from conversions

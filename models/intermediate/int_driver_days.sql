@@ -17,7 +17,8 @@ sums as (
         driver_id,
         date_file,
         coalesce(sum(trips), 0)::bigint as trips,
-        coalesce(sum(work_seconds), 0)::bigint as work_seconds
+        -- numeric: two absurd rows must not overflow and break every view
+        coalesce(sum(work_seconds), 0) as work_seconds
     from summaries
     where driver_id is not null
     group by driver_id, date_file

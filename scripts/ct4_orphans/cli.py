@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import uuid
 from pathlib import Path
@@ -11,8 +12,8 @@ import click
 import psycopg
 
 from ct4_orphans import fix as fixing
-from ct4_orphans.database import Connection, Settings, connect
-from ct4_orphans.errors import IncompleteError, OrphansError, OutputError
+from ct4_orphans.database import Connection, Settings, connect, what_happened
+from ct4_orphans.errors import IncompleteError, OrphansError, OutputError, printable
 from ct4_orphans.report import Report, open_report
 
 SAMPLE_SIZE = 10
@@ -46,7 +47,7 @@ def main() -> None:
 @click.option("--dry-run", is_flag=True, help="Say aloud what is the default: only report.")
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=2**31 - 1),
     metavar="N",
     help="At most N drivers; the drivers of one person are never split.",
 )
@@ -131,7 +132,8 @@ def run_execute(
         at = fixing.database_time(connection)
         try:
             report.start(_head("execute", str(run_id), at, settings, options))
-            stats, sample = _write_rows(report, fixing.applied_rows(connection))
+            with fixing.applied_rows(connection) as rows:
+                stats, sample = _write_rows(report, rows)
             paths = report.finish(stats.as_dict(), at)
         except OutputError as error:
             raise OutputError(
@@ -139,7 +141,10 @@ def run_execute(
                 f"canon.driver_orphan_quarantine_ledger, run_id {run_id}."
             ) from error
     _show(stats, sample, paths, "")
-    click.echo(f"Run {run_id}: the changes are in the database.")
+    if stats.applied:
+        click.echo(f"Run {run_id}: the changes are in the database.")
+    else:
+        click.echo("Nothing was changed.")
     if failure:
         raise failure
     if stats.errors:
@@ -147,10 +152,10 @@ def run_execute(
             f"{stats.errors} drivers could not be applied; the report says why for each "
             "(outcome failed). The others are done. Mend the cause, then run the same again."
         )
-    if stats.changed or options.limit:
-        click.echo(f"Next: go on with the drivers that are left:  {_command(options, '--dry-run')}")
-    elif drivers == 0:
+    if drivers == 0:
         _say_nothing_to_do(connection)
+    elif stats.changed or options.limit:
+        click.echo(f"Next: go on with the drivers that are left:  {_command(options, '--dry-run')}")
     else:
         click.echo("Next: verify:  dbt test")
 
@@ -166,8 +171,7 @@ def _apply(connection: Connection, run_id: uuid.UUID, drivers: int) -> OrphansEr
     except psycopg.Error as error:
         if connection.closed or connection.broken:
             raise
-        reason = error.diag.message_primary or type(error).__name__
-        return IncompleteError(f"Stopped: {reason}. {stopped}")
+        return IncompleteError(f"Stopped: {what_happened(error)}. {stopped}")
     return None
 
 
@@ -217,6 +221,7 @@ def _show(
         *((f"  {name}", count) for name, count in sorted(stats.by_reason.items())),
         (f"{would_be}released", stats.released),
         ("changed meanwhile, left for the next run", stats.changed),
+        *([("not reached", stats.not_reached)] if stats.not_reached else []),
         ("errors", stats.errors),
     ]
     for label, count in lines:
@@ -224,7 +229,8 @@ def _show(
     if sample:
         click.echo(f"First {len(sample)} of {stats.processed:,} drivers:")
     for row in sample:
-        outcome = "" if row["outcome"] in ("planned", "applied") else f" [{row['outcome']}]"
+        done = row["outcome"] in ("planned", "applied")
+        outcome = "" if done else f" [{row['outcome'] or 'not reached'}]"
         click.echo(
             f"  {printable(row['driver_id'])}  {row['action']:<10} "
             f"{printable(row['explanation'])}{outcome}"
@@ -238,21 +244,21 @@ def _say_nothing_to_do(connection: Connection) -> None:
     if waiting:
         click.echo(
             f"Next: {waiting:,} quarantined drivers have other evidence by now:  "
-            "orphans fix --reprocess-quarantined"
+            f"{_command(fixing.Options(reprocess_quarantined=True), '--dry-run')}"
         )
     else:
         click.echo("Next: nothing to fix. Verify:  dbt test")
 
 
 def _command(options: fixing.Options, mode: str) -> str:
-    words = [f"orphans fix {mode}"]
+    """Return the command that goes on from here, called as this one was."""
+    called = sys.argv[0]
+    words = [f"python {called}" if called.endswith(".py") else "orphans fix", mode]
+    output_dir = click.get_current_context().params.get("output_dir")
+    if output_dir and output_dir != Path("output"):
+        words.append(f"--output-dir {shlex.quote(str(output_dir))}")
     if options.limit:
         words.append(f"--limit {options.limit}")
     if options.reprocess_quarantined:
         words.append("--reprocess-quarantined")
     return " ".join(words)
-
-
-def printable(text: Any) -> str:
-    """Return text from the database without control or direction characters."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg.rows import DictRow, dict_row
 
-from ct4_orphans.errors import DatabaseError, OrphansError
+from ct4_orphans.errors import DatabaseError, OrphansError, masked, printable
 
 Connection = psycopg.Connection[DictRow]
 
@@ -55,7 +55,7 @@ class Settings:
 
     def __str__(self) -> str:
         """Name the database without the password, for first lines and messages."""
-        return f"database {self.dbname} on {self.host}:{self.port} as {self.user}"
+        return printable(f"database {self.dbname} on {self.host}:{self.port} as {self.user}")
 
     def environment(self) -> dict[str, str]:
         """Return the same settings as DB_ variables, for a subprocess."""
@@ -113,14 +113,13 @@ def explained_errors(settings: Settings) -> Iterator[None]:
     except OrphansError:
         raise
     except psycopg.Error as error:
-        raise DatabaseError(f"{_what_happened(error)} ({settings}). {_advice(error)}") from error
+        raise DatabaseError(f"{what_happened(error)} ({settings}). {_advice(error)}") from error
 
 
-def _what_happened(error: psycopg.Error) -> str:
+def what_happened(error: psycopg.Error) -> str:
     """Return the server's primary message only: details and contexts can quote personal data."""
-    message = error.diag.message_primary or str(error).strip()
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else type(error).__name__
+    message = error.diag.message_primary or str(error)
+    return masked(" ".join(message.split())).rstrip(".") or type(error).__name__
 
 
 def _advice(error: psycopg.Error) -> str:

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import click
+
+DRIVER_OR_PERSON = r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+LIKE_A_LICENCE_OR_PHONE = r"\d(?:[ .()-]?\d){5,}"
+
+
+def printable(text: Any) -> str:
+    """Return text from outside without control or direction characters, for a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def masked(text: str) -> str:
+    """Return a server's message with whatever looks like a licence or phone cut to three digits.
+
+    Triggers of other services quote data. Ids of drivers and persons are left as they are.
+    """
+    return re.sub(
+        f"({DRIVER_OR_PERSON})|{LIKE_A_LICENCE_OR_PHONE}",
+        lambda found: found[1] or f"***{found[0][-3:]}",
+        text,
+    )
 
 
 class OrphansError(click.ClickException):
@@ -15,7 +38,7 @@ class OrphansError(click.ClickException):
 
     def format_message(self) -> str:
         """Return the message on one line."""
-        return " ".join(self.message.split())
+        return printable(" ".join(self.message.split()))
 
 
 class IncompleteError(OrphansError):

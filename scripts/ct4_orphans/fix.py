@@ -18,7 +18,7 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg import sql
 
-from ct4_orphans.database import Connection
+from ct4_orphans.database import Connection, what_happened
 from ct4_orphans.errors import DatabaseError, RefusedError
 
 # Any constant of our own: the advisory lock that lets one execute run at a time per database.
@@ -64,6 +64,7 @@ class Stats:
     resolved_relinked: int = 0
     released: int = 0
     changed: int = 0
+    not_reached: int = 0
     errors: int = 0
     by_strategy: Counter[str] = field(default_factory=Counter)
     by_reason: Counter[str] = field(default_factory=Counter)
@@ -84,6 +85,8 @@ class Stats:
             self.errors += 1
         elif row["outcome"] == "changed":
             self.changed += 1
+        elif row["outcome"] is None:
+            self.not_reached += 1
         elif row["action"] == "relink":
             self.resolved_relinked += 1
             self.by_strategy[row["strategy"]] += 1
@@ -92,10 +95,15 @@ class Stats:
         else:
             self.quarantined += 1
             self.by_reason[row["detected_reason"]] += 1
-        if row["outcome"] in ("failed", "changed"):
-            self.links_skipped += lead_rows
-        else:
+        if row["outcome"] in ("planned", "applied"):
             self.links_created += lead_rows
+        else:
+            self.links_skipped += lead_rows
+
+    @property
+    def applied(self) -> int:
+        """Drivers whose new state is in the database (in a dry-run: would be)."""
+        return self.quarantined + self.resolved_relinked + self.released
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts for the report, in the order operators know."""
@@ -109,6 +117,7 @@ class Stats:
             "resolved_relinked": self.resolved_relinked,
             "released": self.released,
             "changed": self.changed,
+            "not_reached": self.not_reached,
             "errors": self.errors,
             "resolved_relinked_by_strategy": dict(sorted(self.by_strategy.items())),
             "quarantined_by_reason": dict(sorted(self.by_reason.items())),
@@ -222,11 +231,12 @@ def apply(
     connection.execute("analyze canon.driver_orphan_quarantine_ledger")
 
 
-def applied_rows(connection: Connection) -> Iterator[Row]:
+@contextmanager
+def applied_rows(connection: Connection) -> Iterator[Iterator[Row]]:
     """Give the rows of the prepared plan with their outcome: applied, changed, failed or null."""
     with connection.transaction(), connection.cursor(name="applied") as cursor:
         cursor.execute("select * from pg_temp.planned order by person_no, driver_id")
-        yield from cursor
+        yield iter(cursor)
 
 
 def waiting_for_reprocess(connection: Connection) -> int:
@@ -255,17 +265,30 @@ def _apply_persons(connection: Connection, run_id: uuid.UUID, first: int, last: 
     """Apply a range of persons; halve it until those whose data is refused stand alone."""
     try:
         _apply_with_retries(connection, run_id, first, last)
-    except (*OF_ONE_PERSON, BrokenPromiseError) as error:
+    except (psycopg.DatabaseError, BrokenPromiseError) as error:
+        if not _is_of_one_person(error):
+            raise
         if first < last:
             middle = (first + last) // 2
             _apply_persons(connection, run_id, first, middle)
             _apply_persons(connection, run_id, middle + 1, last)
             return
-        reason = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
+        reason = what_happened(error) if isinstance(error, psycopg.Error) else str(error)
         connection.execute(
             "update pg_temp.planned set outcome = 'failed', error = %s where person_no = %s",
             [reason, first],
         )
+
+
+def _is_of_one_person(error: Exception) -> bool:
+    """Tell a refusal of this data from a failure that would meet everyone.
+
+    A trigger of CT4 can raise a code of its own: psycopg has no class for it but the base.
+    """
+    return (
+        isinstance(error, (*OF_ONE_PERSON, BrokenPromiseError))
+        or type(error) is psycopg.DatabaseError
+    )
 
 
 def _apply_with_retries(connection: Connection, run_id: uuid.UUID, first: int, last: int) -> None:

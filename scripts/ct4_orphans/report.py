@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
@@ -115,6 +115,8 @@ def _partial_file(directory: Path, suffix: str) -> Iterator[IO[str]]:
             yield file
         finally:
             Path(file.name).unlink(missing_ok=True)
+            with suppress(OSError):  # what could not be written cannot be flushed either
+                file.close()
 
 
 def csv_cell(value: Any) -> str:

@@ -706,7 +706,8 @@ def fixed(connection: Connection) -> dict[str, str]:
     read_all_views(connection)
     fixing.prepare(connection, fixing.Options(True))
     fixing.apply(connection, uuid.uuid4())
-    rows = list(fixing.applied_rows(connection))
+    with fixing.applied_rows(connection) as applied:
+        rows = list(applied)
     read_all_views(connection)
     return {row["driver_id"]: f"{row['action']} {row['outcome']}" for row in rows}
 

@@ -1,5 +1,6 @@
 -- Persons of this batch whose situation is no longer the planned one: they are left for the next
--- run. Another service may have linked a lead, taken a lead row, or moved the driver meanwhile.
+-- run. Another service may have linked a lead, taken a lead row, given the event to
+-- another person, or moved the driver meanwhile.
 update pg_temp.planned
 set outcome = 'changed'
 where
@@ -30,6 +31,16 @@ where
                 driver_links.person_key is distinct from planned.person_key
                 or coalesce(ledger.revision, 0) + 1 <> planned.next_revision
                 or (leads.person_key is not null) <> (planned.action = 'release')
+                or exists (
+                    select 1
+                    from
+                        jsonb_to_recordset(planned.lead_rows) as lead_rows (event_id int)
+                    left join ct4_orphans.stg_observational__lead_events as lead_events
+                        on lead_rows.event_id = lead_events.event_id
+                    where
+                        lead_events.event_id is null
+                        or lead_events.person_key <> planned.person_key
+                )
                 or exists (
                     select 1
                     from

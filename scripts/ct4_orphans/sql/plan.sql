@@ -45,7 +45,7 @@ inner join persons on plan.person_key = persons.person_key
 where
     plan.is_asked_for
     and (
-        %(limit)s::int is null
-        or persons.drivers_so_far <= %(limit)s::int
+        %(limit)s::bigint is null
+        or persons.drivers_so_far <= %(limit)s::bigint
         or persons.person_no = 1
     )

@@ -4,7 +4,13 @@ with required (name, made_by) as (
     values
     ('canon.identity_links', null),
     ('canon.driver_orphan_quarantine_ledger', 'alembic upgrade head'),
-    ('ops.v_orphan_fix_plan', 'dbt seed, then dbt run')
+    ('canon.driver_orphan_quarantine', 'alembic upgrade head'),
+    ('ops.v_orphan_fix_plan', 'dbt seed, then dbt run'),
+    ('ct4_orphans.lead_sources', 'dbt seed, then dbt run'),
+    ('ct4_orphans.evidence_strategies', 'dbt seed, then dbt run'),
+    ('ct4_orphans.int_driver_links', 'dbt seed, then dbt run'),
+    ('ct4_orphans.int_lead_links', 'dbt seed, then dbt run'),
+    ('ct4_orphans.stg_observational__lead_events', 'dbt seed, then dbt run')
 ),
 
 relations as (
@@ -33,13 +39,34 @@ from relations
 inner join (
     values
     ('ops.v_orphan_fix_plan', 'select', false),
+    ('ct4_orphans.lead_sources', 'select', false),
     ('canon.identity_links', 'insert', true),
-    ('canon.driver_orphan_quarantine_ledger', 'insert', true)
+    ('canon.identity_links', 'select', true),
+    ('canon.driver_orphan_quarantine_ledger', 'insert', true),
+    ('canon.driver_orphan_quarantine_ledger', 'select', true),
+    ('canon.driver_orphan_quarantine', 'select', true),
+    ('ct4_orphans.stg_observational__lead_events', 'select', true),
+    ('ct4_orphans.evidence_strategies', 'select', true),
+    ('ct4_orphans.int_driver_links', 'select', true),
+    ('ct4_orphans.int_lead_links', 'select', true)
 ) as wanted (name, privilege, only_to_execute) on relations.name = wanted.name
 where
     relations.oid is not null
     and (not wanted.only_to_execute or %(execute)s)
     and not has_table_privilege(relations.oid, wanted.privilege)
+
+union all
+
+select
+    'this user may not use the sequence ' || sequence_name,
+    'Ask its owner for: grant usage on sequence ' || sequence_name
+    || ' to ' || quote_ident(current_user) || ';'
+from (
+    select pg_get_serial_sequence(name, 'id') as sequence_name
+    from relations
+    where name = 'canon.identity_links' and oid is not null
+) as sequences
+where %(execute)s and not has_sequence_privilege(sequence_name, 'usage')
 
 union all
 

@@ -46,7 +46,7 @@ OURS = "Made by ct4-orphans; dropped by its downgrade."
 LEDGER = """
 create table canon.driver_orphan_quarantine_ledger (
     entry_id bigint generated always as identity primary key,
-    driver_id varchar not null check (driver_id <> ''),
+    driver_id varchar not null,
     revision int not null check (revision > 0),
     -- A fact of that moment, so no foreign key: ON DELETE SET NULL would be an UPDATE of history.
     person_key uuid,

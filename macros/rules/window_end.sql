@@ -1,0 +1,7 @@
+{#-
+    First day after a window of days. Bounded on both sides: an absurd event date or rule would
+    otherwise raise "date out of range", and take every payment with it.
+-#}
+{% macro window_end(first_day, days) -%}
+    (least({{ first_day }}, date '9999-12-31') + least({{ days }}, 1000000))
+{%- endmacro %}
