@@ -49,6 +49,7 @@ def run_offline() -> None:
     """Print the SQL instead of running it (alembic upgrade head --sql)."""
     context.configure(
         dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},  # or every % comes out doubled
         literal_binds=True,
         version_table=VERSION_TABLE,
         version_table_schema=VERSION_TABLE_SCHEMA,

@@ -1,6 +1,7 @@
 -- Criterion 5, integrity: the links of a fix and its ledger entries were written
 -- together. A link without an entry, or an entry without its links, means that someone
--- wrote or removed by hand.
+-- wrote or removed by hand. Of the entries only a driver's newest is asked for its links:
+-- a driver that lost its lead and was found again has a newer one.
 with links as (
 
     select
@@ -15,14 +16,24 @@ with links as (
 
 ),
 
+ledger as (
+
+    select
+        *,
+        max(revision) over (partition by driver_id) as newest_revision
+    from {{ source('canon', 'driver_orphan_quarantine_ledger') }}
+
+),
+
 entries as (
 
     select
+        ledger.revision = ledger.newest_revision as is_newest,
         ledger.person_key,
         ledger.evidence_json ->> 'run_id' as run_id,
         lead_rows.source_table,
         lead_rows.source_pk
-    from {{ source('canon', 'driver_orphan_quarantine_ledger') }} as ledger
+    from ledger
     cross join
         lateral
         jsonb_to_recordset(ledger.evidence_json -> 'lead_rows')
@@ -59,7 +70,8 @@ select distinct
     entries.source_pk
 from entries
 where
-    not exists (
+    entries.is_newest
+    and not exists (
         select 1
         from {{ source('canon', 'identity_links') }} as identity_links
         where

@@ -1077,11 +1077,11 @@ def test_a_person_refused_at_commit_leaves_the_others_applied(
 
 
 def test_limited_runs_get_past_a_person_that_ct4_refuses(make_town: MakeTown) -> None:
-    """The refused one is tried again each time, and the others of the limit go on."""
+    """The refused one is tried again, and counts, each time; the others of the limit go on."""
     settings = make_town(crowd())
     on_link_insert(settings, "if new.source_pk = 'L1' then raise exception 'closed'; end if;")
     for _ in range(8):
-        execute_here(settings, 6)
+        execute_here(settings, 8)
     refused = driver_of("0 0")
     assert plan(settings) == [refused]
 

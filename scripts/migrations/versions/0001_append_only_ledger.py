@@ -157,6 +157,11 @@ begin
         if new is not distinct from old then
             return new;
         end if;
+        -- In this order: a commit after the first statement makes the revision a duplicate, one
+        -- before it is seen by the second.
+        select max(ledger.revision) + 1 into next_revision
+        from canon.driver_orphan_quarantine_ledger as ledger
+        where ledger.driver_id = old.driver_id;
         select quarantine.* into newest
         from canon.driver_orphan_quarantine as quarantine
         where quarantine.driver_id = old.driver_id;
@@ -164,9 +169,6 @@ begin
             raise exception 'the quarantine entry of driver % was changed meanwhile', old.driver_id
                 using hint = 'Run the transaction again.', errcode = 'serialization_failure';
         end if;
-        select max(ledger.revision) + 1 into next_revision
-        from canon.driver_orphan_quarantine_ledger as ledger
-        where ledger.driver_id = old.driver_id;
     end if;
     insert into canon.driver_orphan_quarantine_ledger (
         driver_id, revision, person_key, detected_at, detected_reason, creation_rule,
@@ -179,6 +181,9 @@ begin
     return new;
 end
 $$;
+
+-- Or anyone could attach it to a view of their own, and write with the owner's rights.
+revoke execute on function canon.driver_orphan_quarantine_append() from public;
 
 create trigger driver_orphan_quarantine_append
 instead of insert or update or delete on canon.driver_orphan_quarantine
