@@ -43,7 +43,9 @@ running as (
             conversions.driver_id = driver_days.driver_id
             and conversions.lead_date <= driver_days.activity_date
             and driver_days.activity_date
-            < {{ window_end('conversions.lead_date', 'conversions.longest_window_days') }}
+            < {{ window_end(
+                'conversions.lead_date', 'conversions.longest_window_days'
+            ) }}
 
 ),
 
@@ -67,7 +69,9 @@ final as (
             conversion_rules.person_key = running.person_key
             and conversion_rules.origin_tag = running.origin_tag
             and running.activity_date
-            < {{ window_end('conversion_rules.lead_date', 'conversion_rules.window_days') }}
+            < {{ window_end(
+                'conversion_rules.lead_date', 'conversion_rules.window_days'
+            ) }}
     where
         case conversion_rules.milestone_type
             when 'trips'

@@ -33,7 +33,7 @@ converted_drivers as (
     from conversions
     where
         conversions.driver_id is not null
-        and conversions.origin_tag in ('cabinet', 'fleet_migration')
+        and coalesce(conversions.origin_tag in ('cabinet', 'fleet_migration'), false)
         and not exists (
             select 1
             from excluded_drivers
@@ -94,13 +94,13 @@ joined as (
 
 ),
 
+-- No status is no objection. (coalesce(), here and above, changes no row: PostgreSQL takes
+-- a bare "in" on a computed column to leave one row in a hundred.)
 final as (
 
     select *
     from joined
-    where
-        identity_status in ('confirmed', 'enriched')
-        or identity_status is null
+    where coalesce(identity_status in ('confirmed', 'enriched'), true)
 
 )
 

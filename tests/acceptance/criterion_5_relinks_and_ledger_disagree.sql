@@ -1,7 +1,7 @@
 -- Criterion 5, integrity: the links of a fix and its ledger entries were written
 -- together. A link without an entry, or an entry without its links, means that someone
--- wrote or removed by hand. Of the entries only a driver's newest is asked for its links:
--- a driver that lost its lead and was found again has a newer one.
+-- wrote or removed by hand. Of the entries only a driver's newest is asked for its
+-- links: a driver that lost its lead and was found again has a newer one.
 with links as (
 
     select

@@ -107,8 +107,10 @@ enable always trigger driver_orphan_quarantine_ledger_is_append_only;
 """
 
 VIEW = """
+-- Not "distinct on": PostgreSQL knows nothing of a column behind that, takes every status to be
+-- rare, and reads whatever is joined to it in nested loops.
 create view canon.driver_orphan_quarantine as
-select distinct on (driver_id)
+select
     driver_id,
     person_key,
     detected_at,
@@ -118,8 +120,13 @@ select distinct on (driver_id)
     status,
     resolved_at,
     resolution_notes
-from canon.driver_orphan_quarantine_ledger
-order by driver_id, revision desc;
+from canon.driver_orphan_quarantine_ledger as entry
+where
+    not exists (
+        select 1
+        from canon.driver_orphan_quarantine_ledger as newer
+        where newer.driver_id = entry.driver_id and newer.revision > entry.revision
+    );
 
 -- As the table had them: writers that leave these out keep working.
 alter view canon.driver_orphan_quarantine alter column detected_at set default now();
