@@ -4,7 +4,7 @@ with matches as materialized (
 
 ),
 
-orphan_identifiers as (
+orphan_identifiers as materialized (
 
     select * from {{ ref('int_orphan_identifiers') }}
 
@@ -43,11 +43,11 @@ claims as (
 
 -- Where one person is meant, each of that person's drivers is compared on its own:
 -- licence and phone must both be the same driver's to count as both. Only orphans are
--- ever repaired.
+-- ever repaired. A value of several persons is ambiguous, and needs no strategy.
 driver_matches as (
 
     select
-        claims.event_id,
+        matches.event_id,
         orphan_identifiers.driver_id,
         case
             when bool_or(matches.kind = 'driver_id') then 'driver_id_exact'
@@ -56,14 +56,13 @@ driver_matches as (
             when bool_or(matches.kind = 'license') then 'license_exact'
             else 'phone_exact'
         end as strategy
-    from claims
-    inner join matches on claims.event_id = matches.event_id
+    from matches
     inner join orphan_identifiers
         on
             matches.kind = orphan_identifiers.kind
             and matches.value = orphan_identifiers.value
-    where cardinality(claims.person_keys) < 2
-    group by claims.event_id, orphan_identifiers.driver_id
+    where cardinality(matches.person_keys) < 2
+    group by matches.event_id, orphan_identifiers.driver_id
 
 ),
 

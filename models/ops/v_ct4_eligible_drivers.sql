@@ -94,8 +94,8 @@ joined as (
 
 ),
 
--- No status is no objection. (coalesce(), here and above, changes no row: PostgreSQL takes
--- a bare "in" on a computed column to leave one row in a hundred.)
+-- No status is no objection. (coalesce(), here and above, changes no row: PostgreSQL
+-- takes a bare "in" on a computed column to leave one row in a hundred.)
 final as (
 
     select *

@@ -160,7 +160,7 @@ def planned_rows(connection: Connection, options: Options) -> Iterator[Iterator[
     """
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
-        connection.execute("set local work_mem = '64MB'")
+        _plan_for_many(connection)
         with connection.cursor(name="plan") as cursor:
             cursor.execute(
                 statement("plan") + sql.SQL(" order by person_no, driver_id"),
@@ -196,7 +196,7 @@ def only_one_execute(connection: Connection) -> Iterator[None]:
 def prepare(connection: Connection, options: Options) -> int:
     """Keep the plan in a temporary table of this session; return the number of its drivers."""
     with connection.transaction():
-        connection.execute("set local work_mem = '64MB'")
+        _plan_for_many(connection)
         connection.execute(
             sql.SQL(
                 "create temporary table planned as select *, null::text as outcome,"
@@ -245,6 +245,16 @@ def waiting_for_reprocess(connection: Connection) -> int:
         "select count(*) as drivers from ops.v_orphan_fix_plan where requires_reprocess"
     ).fetchone()
     return int(row["drivers"]) if row else 0
+
+
+def _plan_for_many(connection: Connection) -> None:
+    """Hash and merge joins for this transaction.
+
+    On computed columns PostgreSQL's estimates can be one row where there are thousands, and a
+    nested loop then takes hours; the worst a hash join can do is to read a table once more.
+    """
+    connection.execute("set local enable_nestloop = off")
+    connection.execute("set local work_mem = '64MB'")
 
 
 def _plan_parameters(options: Options) -> dict[str, Any]:
