@@ -1,16 +1,16 @@
 {#-
     dbt run-operation drop_project_views
 
-    Takes this project's views out, before `alembic downgrade`: violations first, then the models
-    from the top down, never with cascade. If a view of someone else's reads one of ours, PostgreSQL
+    Takes this project's views out, before `alembic downgrade`: all violations first (those of tests
+    that are switched off too), then the models from the top down, never with cascade. If a view of someone else's reads one of ours, PostgreSQL
     names it, and nothing is dropped at all: it is one transaction. Seeds and snapshots stay.
 -#}
 {% macro drop_project_views() %}
     {% set relations = [] %}
-    {% for node in graph.nodes.values() if node.resource_type == 'test' %}
-        {% do relations.append(
-            api.Relation.create(node.database, node.schema, node.alias)
-        ) %}
+    {% set audit = 'ct4_orphans_audit' %}
+    {% set stored = run_query("select viewname from pg_views where schemaname = '" ~ audit ~ "'") %}
+    {% for name in stored.columns[0].values() %}
+        {% do relations.append(api.Relation.create(target.database, audit, name)) %}
     {% endfor %}
     {#- The graph lists models in no promised order: a model goes once all that read it are gone. -#}
     {% set models = [] %}

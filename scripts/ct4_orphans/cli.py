@@ -44,7 +44,7 @@ def main() -> None:
     epilog="Example: orphans fix --limit 100, then orphans fix --execute --limit 100\n" + EXIT_CODES
 )
 @click.option("--execute", is_flag=True, help="Apply the plan. Without it nothing can be written.")
-@click.option("--dry-run", is_flag=True, help="Say aloud what is the default: only report.")
+@click.option("--dry-run", is_flag=True, help="Only report; this is the default, said aloud.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1, max=2**31 - 1),
@@ -177,7 +177,9 @@ def _apply(connection: Connection, run_id: uuid.UUID, drivers: int) -> OrphansEr
 
 def _confirm(drivers: int, settings: Settings) -> None:
     if drivers and sys.stdin.isatty():
-        click.confirm(f"Apply this to {drivers} drivers in {settings}?", abort=True)
+        question = f"Apply this to {drivers} drivers in {settings}?"
+        if not click.confirm(question):
+            raise IncompleteError("Not confirmed. Nothing was changed.")
 
 
 def _write_rows(report: Report, rows: Any) -> tuple[fixing.Stats, list[fixing.Row]]:

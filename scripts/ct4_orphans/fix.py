@@ -134,7 +134,12 @@ def check_database(connection: Connection, options: Options) -> None:
     """Raise DatabaseError for what is missing, RefusedError if no lead sources are known."""
     problems = connection.execute(statement("preflight"), {"execute": options.execute}).fetchall()
     if problems:
-        raise DatabaseError("; ".join(f"{row['problem']}. {row['advice']}" for row in problems))
+        by_advice: dict[str, list[str]] = {}
+        for row in problems:
+            by_advice.setdefault(row["advice"].rstrip(";."), []).append(row["problem"])
+        raise DatabaseError(
+            " ".join(f"{', '.join(what)}. {advice}." for advice, what in by_advice.items())
+        )
     sources = connection.execute("select 1 from ct4_orphans.lead_sources limit 1").fetchone()
     if sources is None:
         raise RefusedError(

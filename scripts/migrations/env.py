@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import click
 import sqlalchemy
 from alembic import context
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from ct4_orphans.database import Settings, explained_errors
 from ct4_orphans.errors import DatabaseError, OrphansError
 
@@ -28,11 +32,24 @@ def run_online(settings: Settings) -> None:
                     connection=connection,
                     version_table=VERSION_TABLE,
                     version_table_schema=VERSION_TABLE_SCHEMA,
+                    on_version_apply=say_what_was_done,
                 )
                 with context.begin_transaction():
                     context.run_migrations()
         except sqlalchemy.exc.DBAPIError as error:
             raise (error.orig or error) from error
+
+
+def say_what_was_done(
+    ctx: MigrationContext,
+    step: MigrationInfo,
+    heads: Collection[Any],
+    run_args: Mapping[str, Any],
+) -> None:
+    """Name every migration that was applied; without this line nothing was."""
+    if not context.is_offline_mode():
+        direction = "Upgraded to" if step.is_upgrade else "Downgraded from"
+        click.echo(f"{direction} {step.up_revision_id}: {Settings.from_environment()}")
 
 
 def require_ct4(connection: sqlalchemy.Connection, settings: Settings) -> None:

@@ -20,7 +20,7 @@ import click
 
 from ct4_orphans import embedded
 from ct4_orphans.database import Connection, Settings, connect
-from ct4_orphans.errors import IncompleteError
+from ct4_orphans.errors import DatabaseError, IncompleteError
 
 ROOT = Path(__file__).parents[3]
 WORK = ROOT / ".embedded"
@@ -111,7 +111,7 @@ def run_demo() -> None:
             show_ct4(connection)
 
         demo.step("Migrate: the append-only ledger, and the view of that name")
-        demo.run("alembic", "upgrade", "head", show="Running upgrade")
+        demo.run("alembic", "upgrade", "head", show="Creating|Upgraded|Error")
 
         demo.step("Build the views")
         demo.run("dbt", "seed", show="Done|ERROR")
@@ -137,7 +137,11 @@ def run_demo() -> None:
 
         demo.step("Verify: no violations, each with its rows in ct4_orphans_audit")
         tests = demo.run(
-            "dbt", "test", "--exclude-resource-type", "unit_test", show="criterion|WARN|Done|ERROR"
+            "dbt",
+            "test",
+            "--exclude-resource-type",
+            "unit_test",
+            show="PASS criterion|WARN|Done|ERROR",
         )
         after = violations(demo.settings)
         demo.expect("violations after", after, dict.fromkeys(after, 0))
@@ -151,8 +155,8 @@ def open_shell() -> int:
     """Start the demo's server, run the user's shell with the DB_ variables, stop the server."""
     with demo_server() as server:
         settings = Settings(server.host, server.port, DATABASE, server.user, "", server.sslmode)
-        with connect(settings):
-            pass  # says what to do if the demo has not run yet
+        if not embedded.has_database(server, DATABASE):
+            raise DatabaseError(f"There is no database {DATABASE} yet. Run 'make demo' first.")
         click.echo(f"{settings}. Try: psql, dbt test, orphans fix. 'exit' stops the server.")
         shell = os.environ.get("SHELL", "/bin/sh")
         return subprocess.run([shell], cwd=ROOT, env=environment(settings), check=False).returncode
@@ -267,6 +271,11 @@ def summary(
         click.echo(f"    {name:<42}{before[name]:>10,}{count:>10,}")
     done = re.search(r"Done\. .*", tests)
     click.echo(f"  dbt test: {done.group(0) if done else 'no result'}")
+    click.echo(
+        "  (0 in funnel, payments and eligible before: the SQL asks for quarantined drivers, and"
+        " nobody was in quarantine yet. The warnings are rows that the data has on purpose:"
+        " malformed, skipped, counted.)"
+    )
     click.echo(f"  Reports: {REPORTS.relative_to(ROOT)}/")
     seconds = time.monotonic() - demo.started
     click.secho(

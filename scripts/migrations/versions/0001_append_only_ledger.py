@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import click
 from alembic import context, op
 from ct4_orphans.errors import RefusedError
 from sqlalchemy import text
@@ -202,6 +203,7 @@ def upgrade() -> None:
     """Create the enums that are missing, the ledger, the view and the triggers."""
     if not context.is_offline_mode():
         refuse_an_older_table()
+        click.echo("Creating the append-only ledger and the quarantine view over it.")
     for name, labels in ENUMS.items():
         create_enum(name, labels)
     for statements in (LEDGER, APPEND_ONLY, VIEW, INSTEAD_OF):
@@ -213,6 +215,7 @@ def downgrade() -> None:
     if not context.is_offline_mode():
         refuse_to_destroy_ledger_rows()
         refuse_to_break_dependants()
+        click.echo("Dropping the quarantine view and the ledger.")
     op.execute(
         """
         drop view canon.driver_orphan_quarantine;
