@@ -259,6 +259,7 @@ def _plan_for_many(connection: Connection) -> None:
     nested loop then takes hours; the worst a hash join can do is to read a table once more.
     """
     connection.execute("set local enable_nestloop = off")
+    connection.execute("set local cursor_tuple_fraction = 1")  # all rows are read, not the first
     connection.execute("set local work_mem = '64MB'")
 
 

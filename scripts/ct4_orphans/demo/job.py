@@ -269,13 +269,10 @@ def summary(
     click.echo(f"  {'acceptance SQL, violations':<44}{'before':>10}{'after':>10}")
     for name, count in after.items():
         click.echo(f"    {name:<42}{before[name]:>10,}{count:>10,}")
+    click.echo("    (in the three views 0 before: nobody was in quarantine yet)")
     done = re.search(r"Done\. .*", tests)
     click.echo(f"  dbt test: {done.group(0) if done else 'no result'}")
-    click.echo(
-        "  (0 in funnel, payments and eligible before: the SQL asks for quarantined drivers, and"
-        " nobody was in quarantine yet. The warnings are rows that the data has on purpose:"
-        " malformed, skipped, counted.)"
-    )
+    click.echo("    (the warnings count malformed rows, which this data has on purpose: skipped)")
     click.echo(f"  Reports: {REPORTS.relative_to(ROOT)}/")
     seconds = time.monotonic() - demo.started
     click.secho(
