@@ -260,6 +260,7 @@ def _plan_for_many(connection: Connection) -> None:
     """
     connection.execute("set local enable_nestloop = off")
     connection.execute("set local cursor_tuple_fraction = 1")  # all rows are read, not the first
+    connection.execute("set local jit = off")  # seconds of compiling, for a query that runs once
     connection.execute("set local work_mem = '64MB'")
 
 
