@@ -23,6 +23,8 @@
         {{ get_replace_view_sql(target_relation, sql) }}
     {%- endcall %}
 
+    {% do let_owner_read_parents(target_relation) %}
+
     {#- Grants are added, never revoked: those given by hand are not ours to take. -#}
     {% do apply_grants(target_relation, config.get('grants'), should_revoke=False) %}
     {% do persist_docs(target_relation, model) %}
@@ -33,3 +35,26 @@
 
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
+
+{#-
+    A view reads with its owner's rights. One that was there before keeps its owner when it is
+    replaced: that role must be able to read what the view stands on now. One model at a time: two
+    grants on one schema at once are "tuple concurrently updated".
+-#}
+{% macro let_owner_read_parents(relation) %}
+    {%- set found = run_query(
+        "select quote_ident(pg_get_userbyid(relowner)) from pg_class"
+        " where oid = to_regclass('" ~ relation.include(database=false) ~ "')"
+        " and relowner <> current_user::regrole"
+    ) -%}
+    {%- for owner in found.columns[0].values() -%}
+        {%- do run_query("select pg_advisory_xact_lock(hashtext('ct4_orphans grants'))") -%}
+        {%- for parent in model.depends_on.nodes if parent in graph.nodes -%}
+            {%- set node = graph.nodes[parent] -%}
+            {%- do run_query(
+                "grant usage on schema " ~ node.schema ~ " to " ~ owner ~ "; "
+                "grant select on " ~ node.schema ~ "." ~ node.alias ~ " to " ~ owner
+            ) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+{% endmacro %}

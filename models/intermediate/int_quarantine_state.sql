@@ -21,10 +21,11 @@ entries as (
 
 ),
 
+-- A driver whose entries were all undone is in the ledger, but in no state.
 final as (
 
     select
-        quarantine.driver_id,
+        entries.driver_id,
         quarantine.person_key,
         quarantine.detected_at,
         quarantine.detected_reason,
@@ -35,8 +36,8 @@ final as (
         quarantine.resolution_notes,
         entries.revision,
         entries.last_recorded_at
-    from quarantine
-    inner join entries on quarantine.driver_id = entries.driver_id
+    from entries
+    left join quarantine on entries.driver_id = quarantine.driver_id
 
 )
 

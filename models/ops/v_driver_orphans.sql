@@ -48,10 +48,11 @@ final as (
         quarantine.driver_id::varchar as driver_id,
         quarantine.person_key,
         quarantine.detected_at,
-        quarantine.detected_reason::public.orphan_detected_reason as detected_reason,
+        quarantine.detected_reason::{{ quarantine_enum('detected_reason') }}
+            as detected_reason,
         quarantine.creation_rule::varchar as creation_rule,
         quarantine.evidence_json,
-        quarantine.status::public.orphan_status as status,
+        quarantine.status::{{ quarantine_enum('status') }} as status,
         quarantine.resolved_at,
         quarantine.resolution_notes,
         registry.primary_phone,
@@ -67,6 +68,7 @@ final as (
         driver_link_counts
         on quarantine.person_key = driver_link_counts.person_key
     left join lead_event_counts on quarantine.person_key = lead_event_counts.person_key
+    where quarantine.status is not null
 
 )
 

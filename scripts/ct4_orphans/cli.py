@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
 
 import click
-import psycopg
 
+from ct4_orphans import decisions
+from ct4_orphans import deploy as deploying
+from ct4_orphans import doctor as doctors
+from ct4_orphans import explain as explaining
 from ct4_orphans import fix as fixing
-from ct4_orphans.database import Connection, Settings, connect, what_happened
-from ct4_orphans.errors import IncompleteError, OrphansError, OutputError, printable
-from ct4_orphans.report import Report, open_report
-
-SAMPLE_SIZE = 10
+from ct4_orphans import rollback as rolling_back
+from ct4_orphans import verify as verifying
+from ct4_orphans.database import Connection, Settings, connect
+from ct4_orphans.errors import IncompleteError, printable, some
+from ct4_orphans.report import open_report, read_plan
+from ct4_orphans.run import run_dry_run, run_execute
 
 EXIT_CODES = """
 \b
@@ -28,6 +31,27 @@ Exit codes:
   4  refused: another execute is running, or a check said no
   5  the reports cannot be written
 """
+
+
+def as_text(value: str) -> str:
+    """Return an argument that the database can store. Raises click.UsageError if it cannot."""
+    if not value.strip() or not value.isprintable():
+        raise click.UsageError("An id or a note is text on one line, without control characters.")
+    return value
+
+
+output_dir_option = click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("output"),
+    show_default=True,
+    help="Where the reports go.",
+)
+
+
+no_backup_option = click.option(
+    "--no-backup", is_flag=True, help="Without a backup by pg_dump: you have one of your own."
+)
 
 
 @click.group(epilog=EXIT_CODES)
@@ -57,17 +81,18 @@ def main() -> None:
     help="Look again for a lead of the drivers that are in quarantine already.",
 )
 @click.option(
-    "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("output"),
-    show_default=True,
-    help="Where the reports go.",
+    "--plan",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="REPORT",
+    help="With --execute: apply exactly the drivers of this JSON report of a dry-run.",
 )
+@output_dir_option
 def fix(
     execute: bool,
     dry_run: bool,
     limit: int | None,
     reprocess_quarantined: bool,
+    plan: Path | None,
     output_dir: Path,
 ) -> None:
     """Relink the drivers whose lead can be proven, quarantine the others, release who has one.
@@ -76,8 +101,13 @@ def fix(
     """
     if execute and dry_run:
         raise click.UsageError("--execute and --dry-run exclude each other.")
-    options = fixing.Options(execute, limit, reprocess_quarantined)
+    if plan and not execute:
+        raise click.UsageError("--plan needs --execute: the report is the dry-run.")
+    if plan and (limit or reprocess_quarantined):
+        raise click.UsageError("--plan says itself whom to fix: no --limit, no --reprocess-….")
     settings = Settings.from_environment()
+    reviewed = read_plan(plan, settings.dbname) if plan else None
+    options = fixing.Options(execute, limit, reprocess_quarantined, reviewed)
     click.echo(f"{'EXECUTE' if execute else 'DRY RUN'} on {settings}")
     with open_report(output_dir) as report, connect(settings, read_only=not execute) as connection:
         fixing.check_database(connection, options)
@@ -85,6 +115,215 @@ def fix(
             run_execute(connection, options, report, settings)
         else:
             run_dry_run(connection, options, report, settings)
+
+
+@main.command(epilog="Example: orphans explain 0123456789abcdef0123456789abcdef\n" + EXIT_CODES)
+@click.argument("driver_id")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def explain(driver_id: str, as_json: bool) -> None:
+    """Say why a driver is or is not an orphan.
+
+    With the evidence and its rivals, the ledger's history, and which views show or hide it.
+    """
+    settings = Settings.from_environment()
+    with connect(settings, read_only=True) as connection:
+        fixing.check_database(connection, fixing.Options())
+        found = explaining.explanation(connection, as_text(driver_id))
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2, default=str))
+    else:
+        for line in explaining.in_words(found):
+            click.echo(printable(line))
+    if not explaining.is_known(found):
+        raise IncompleteError(f"{settings} knows no driver of this id. Check it.")
+
+
+@main.command(
+    epilog="Example: orphans resolve 0123456789abcdef0123456789abcdef --status purged"
+    ' --note "Confirmed ghost, ticket 4711"\n' + EXIT_CODES
+)
+@click.argument("driver_id")
+@click.option(
+    "--status",
+    type=click.Choice(decisions.STATUSES),
+    required=True,
+    help="quarantined: shut out. purged: shut out for good; its driver link goes, kept in "
+    "the ledger. resolved_created_lead: release, because its person has a lead.",
+)
+@click.option("--note", required=True, help="Why: a sentence for the ledger.")
+@click.option(
+    "--reason",
+    type=click.Choice(decisions.REASONS),
+    help="Reason of a quarantine by hand; manual_detection if it has none.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def resolve(driver_id: str, status: str, note: str, reason: str | None, dry_run: bool) -> None:
+    """Record what a person decided about a driver, as its next ledger entry."""
+    if reason and status != "quarantined":
+        raise click.UsageError("--reason goes with --status quarantined.")
+    decision = decisions.Decision(as_text(driver_id), status, as_text(note), reason)
+    settings = Settings.from_environment()
+    click.echo(f"{'DRY RUN' if dry_run else 'RESOLVE'} on {settings}")
+    with connect(settings, read_only=dry_run) as connection:
+        fixing.check_database(connection, fixing.Options(execute=not dry_run))
+        now, is_done = decisions.look_at(connection, decision)
+        run_id = None if dry_run or is_done else decisions.resolve(connection, decision)
+    was = now or "in no quarantine"
+    if run_id:
+        click.echo(f"Driver {driver_id}: was {was}, is {status}. Run {run_id}.")
+        click.echo(f"Next: look at it:  orphans explain {driver_id}")
+    elif is_done or not dry_run:
+        click.echo(f"Driver {driver_id} is {status} already. Nothing was changed.")
+    else:
+        click.echo(f"Driver {driver_id}: is {was}, would be {status}. Nothing was changed.")
+
+
+@main.command(
+    epilog="Example: orphans undo 6f9619ff-8b86-4d11-b42d-00c04fc964ff --dry-run\n" + EXIT_CODES
+)
+@click.argument("run_id", type=click.UUID)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def undo(run_id: uuid.UUID, dry_run: bool) -> None:
+    """Reverse a run: remove its links, and append the state before it for every driver.
+
+    RUN_ID is in the report and in the last lines of an execute, and of a resolve.
+    """
+    settings = Settings.from_environment()
+    click.echo(f"{'DRY RUN' if dry_run else 'UNDO'} of run {run_id} on {settings}")
+    with connect(settings, read_only=dry_run) as connection:
+        fixing.check_database(connection, fixing.Options(execute=not dry_run))
+        plan = decisions.look_at_run(connection, run_id)
+        if not dry_run and plan.drivers:
+            undo_run_id, plan = decisions.undo(connection, run_id)
+            click.echo(f"Run {undo_run_id}: the changes are in the database.")
+    would_be = "would be " if dry_run else ""
+    click.echo(f"  drivers {would_be}undone    {plan.drivers:>9,}")
+    click.echo(f"  lead links {would_be}removed {plan.links:>8,}")
+    if plan.undone_before:
+        click.echo(f"  undone before      {plan.undone_before:>9,}")
+    if dry_run or not plan.drivers:
+        click.echo("Nothing was changed.")
+    if plan.refused:
+        raise IncompleteError(
+            "Left as they are: "
+            + some([f"{driver_id} ({why})" for driver_id, why in plan.refused], 20)
+        )
+
+
+@main.command(epilog="Example: orphans doctor\n" + EXIT_CODES)
+@no_backup_option
+def doctor(no_backup: bool) -> None:
+    """Name everything that stands in the way of a deploy, at once. It only reads.
+
+    Ends with 0 only if a deploy would succeed. STOPS: a deploy would stop there. LATER: it would go
+    through, and its verification would be red. note: good to know.
+    """
+    settings = Settings.from_environment()
+    click.echo(f"DOCTOR on {settings}")
+    with connect(settings, read_only=True) as connection:
+        findings = doctors.examine(connection, settings, with_backup=not no_backup)
+    for line in doctors.in_words(findings):
+        click.echo(printable(line))
+    problems = [finding for finding in findings if finding.severity != doctors.NOTE]
+    if problems:
+        raise IncompleteError(f"Problems in the way: {len(problems)}; see above.")
+    click.echo("A deploy would succeed. Next:  orphans deploy --dry-run")
+
+
+@main.command(
+    epilog="Example: orphans deploy --dry-run, then orphans deploy, then orphans deploy --execute "
+    "--from fix\n" + EXIT_CODES
+)
+@click.option("--execute", is_flag=True, help="Run the fix as well, and verify.")
+@click.option("--dry-run", is_flag=True, help="Only say what each phase would do.")
+@no_backup_option
+@click.option("--from", "start", type=click.Choice(deploying.NAMES), help="Begin with this phase.")
+@click.option("--only", type=click.Choice(deploying.NAMES), help="Run this phase alone.")
+@output_dir_option
+def deploy(
+    execute: bool,
+    dry_run: bool,
+    no_backup: bool,
+    start: str | None,
+    only: str | None,
+    output_dir: Path,
+) -> None:
+    """Go into a live CT4 database: all phases in order, each safe to repeat.
+
+    backup, doctor, migrate, save, build, exclusion, dry-run and, only with --execute, fix and
+    verify. It stops at the first failure, and says how to go on or back.
+    """
+    if start and only:
+        raise click.UsageError("--from and --only exclude each other.")
+    if only == "fix" and not (execute or dry_run):
+        raise click.UsageError("--only fix needs --execute.")
+    settings = Settings.from_environment()
+    asks = execute and not dry_run and sys.stdin.isatty()
+    if asks and not click.confirm(f"Deploy to {settings}, and execute the fix?"):
+        raise IncompleteError("Not confirmed. Nothing was changed.")
+    options = deploying.Options(execute, dry_run, not no_backup, start, only, output_dir)
+    deploying.deploy(settings, options)
+
+
+@main.command(epilog="Example: orphans verify\n" + EXIT_CODES)
+def verify() -> None:
+    """Say whether all criteria hold: rows checked, violations, and where the rows are.
+
+    Runs dbt's data tests. Ends with 0 only if there is no violation, and something was looked at.
+    """
+    settings = Settings.from_environment()
+    click.echo(f"VERIFY {settings}")
+    with connect(settings, read_only=True) as connection:
+        fixing.check_database(connection, fixing.Options())
+        checks = verifying.verify(settings, line_by_line=lambda _: None)
+        for line in verifying.in_words(checks):
+            click.echo(line)
+        if not verifying.is_green(checks):
+            for line in verifying.violators(connection, checks):
+                click.echo(printable(line))
+            raise IncompleteError(
+                "There are violations. For most the fix is:  orphans fix --dry-run"
+            )
+    click.echo("All criteria hold.")
+
+
+@main.command(epilog="Example: orphans rollback --dry-run, then orphans rollback\n" + EXIT_CODES)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--migration",
+    is_flag=True,
+    help="Take the ledger out too, once it is exported; an older table gets its name back.",
+)
+@output_dir_option
+def rollback(dry_run: bool, migration: bool, output_dir: Path) -> None:
+    """Put the views back that a deploy replaced, exactly as they were.
+
+    Definitions, owners, options, comments and grants; what others built on them survives. The
+    links of the fix stay: they are proven ('orphans undo' takes them back, before a rollback).
+    """
+    settings = Settings.from_environment()
+    click.echo(f"{'DRY RUN of a rollback' if dry_run else 'ROLLBACK'} on {settings}")
+    with (
+        connect(settings, read_only=dry_run) as connection,
+        deploying.only_one_deploy(connection),
+    ):
+        todo = rolling_back.plan(connection)
+        if not dry_run and not todo.is_empty:
+            if sys.stdin.isatty() and not click.confirm(f"Roll back {settings}?"):
+                raise IncompleteError("Not confirmed. Nothing was changed.")
+            todo = rolling_back.roll_back(connection)
+        for line in todo.in_words("would be " if dry_run else ""):
+            click.echo(printable(line))
+        if todo.is_empty:
+            click.echo("  no view of this project is there")
+        if migration and doctors.current_revision(connection):
+            if dry_run:
+                click.echo(f"  the ledger: {todo.entries:,} entries would be exported and dropped")
+            else:
+                _migrate_back(connection, settings, todo.entries, output_dir)
+        elif not dry_run and not todo.is_empty:
+            click.echo("The ledger stays, and the name canon.driver_orphan_quarantine with it.")
+    click.echo("Nothing was changed." if dry_run else "Rolled back.")
 
 
 @main.command(epilog="Example: make demo")
@@ -103,164 +342,11 @@ def demo_shell() -> None:
     sys.exit(open_shell())
 
 
-def run_dry_run(
-    connection: Connection, options: fixing.Options, report: Report, settings: Settings
+def _migrate_back(
+    connection: Connection, settings: Settings, entries: int, output_dir: Path
 ) -> None:
-    """Report what an execute would do."""
-    at = fixing.database_time(connection)
-    report.start(_head("dry-run", None, at, settings, options))
-    with fixing.planned_rows(connection, options) as rows:
-        stats, sample = _write_rows(report, rows)
-    paths = report.finish(stats.as_dict(), at)
-    _show(stats, sample, paths, "would be ")
-    click.echo("Nothing was changed.")
-    if stats.processed:
-        click.echo(f"Next: read the report, then run:  {_command(options, '--execute')}")
-    else:
-        _say_nothing_to_do(connection)
-
-
-def run_execute(
-    connection: Connection, options: fixing.Options, report: Report, settings: Settings
-) -> None:
-    """Apply the plan and report what was applied, also when it could not be all of it."""
-    run_id = uuid.uuid4()
-    with fixing.only_one_execute(connection):
-        drivers = fixing.prepare(connection, options)
-        _confirm(drivers, settings)
-        failure = _apply(connection, run_id, drivers)
+    if entries:
         at = fixing.database_time(connection)
-        try:
-            report.start(_head("execute", str(run_id), at, settings, options))
-            with fixing.applied_rows(connection) as rows:
-                stats, sample = _write_rows(report, rows)
-            paths = report.finish(stats.as_dict(), at)
-        except OutputError as error:
-            raise OutputError(
-                f"{error.message} The changes ARE in the database: "
-                f"canon.driver_orphan_quarantine_ledger, run_id {run_id}."
-            ) from error
-    _show(stats, sample, paths, "")
-    if stats.applied:
-        click.echo(f"Run {run_id}: the changes are in the database.")
-    else:
-        click.echo("Nothing was changed.")
-    if failure:
-        raise failure
-    if stats.errors:
-        raise IncompleteError(
-            f"{stats.errors} drivers could not be applied; the report says why for each "
-            "(outcome failed). The others are done. Mend the cause, then run the same again."
-        )
-    if drivers == 0:
-        _say_nothing_to_do(connection)
-    elif stats.changed or options.limit:
-        click.echo(f"Next: go on with the drivers that are left:  {_command(options, '--dry-run')}")
-    else:
-        click.echo("Next: verify:  dbt test")
-
-
-def _apply(connection: Connection, run_id: uuid.UUID, drivers: int) -> OrphansError | None:
-    """Apply with a progress bar; return what stopped it, if the report can still be written."""
-    stopped = "Whole transactions are kept, nothing is half done; run the same command again."
-    try:
-        with click.progressbar(length=drivers, label="Applying") as bar:
-            fixing.apply(connection, run_id, bar.update)
-    except KeyboardInterrupt:
-        return IncompleteError(f"Interrupted. {stopped}")
-    except psycopg.Error as error:
-        if connection.closed or connection.broken:
-            raise
-        return IncompleteError(f"Stopped: {what_happened(error)}. {stopped}")
-    return None
-
-
-def _confirm(drivers: int, settings: Settings) -> None:
-    if drivers and sys.stdin.isatty():
-        question = f"Apply this to {drivers} drivers in {settings}?"
-        if not click.confirm(question):
-            raise IncompleteError("Not confirmed. Nothing was changed.")
-
-
-def _write_rows(report: Report, rows: Any) -> tuple[fixing.Stats, list[fixing.Row]]:
-    stats = fixing.Stats()
-    sample: list[fixing.Row] = []
-    for row in rows:
-        stats.add(row)
-        report.add(row)
-        if len(sample) < SAMPLE_SIZE:
-            sample.append(row)
-    return stats, sample
-
-
-def _head(
-    mode: str, run_id: str | None, at: Any, settings: Settings, options: fixing.Options
-) -> dict[str, Any]:
-    return {
-        "mode": mode,
-        "run_id": run_id,
-        "at": at.isoformat(),
-        "database": settings.dbname,
-        "host": settings.host,
-        "user": settings.user,
-        "limit": options.limit,
-        "reprocess_quarantined": options.reprocess_quarantined,
-    }
-
-
-def _show(
-    stats: fixing.Stats, sample: list[fixing.Row], paths: tuple[Path, Path], would_be: str
-) -> None:
-    lines: list[tuple[str, int]] = [
-        ("drivers processed", stats.processed),
-        ("  with lead events", stats.with_events),
-        ("  without lead events", stats.without_events),
-        (f"{would_be}relinked", stats.resolved_relinked),
-        *((f"  by {name}", count) for name, count in sorted(stats.by_strategy.items())),
-        (f"lead links {would_be}created", stats.links_created),
-        ("lead links skipped", stats.links_skipped),
-        (f"{would_be}quarantined", stats.quarantined),
-        *((f"  {name}", count) for name, count in sorted(stats.by_reason.items())),
-        (f"{would_be}released", stats.released),
-        ("changed meanwhile, left for the next run", stats.changed),
-        *([("not reached", stats.not_reached)] if stats.not_reached else []),
-        ("errors", stats.errors),
-    ]
-    for label, count in lines:
-        click.echo(f"  {label:<44}{count:>9,}")
-    if sample:
-        click.echo(f"First {len(sample)} of {stats.processed:,} drivers:")
-    for row in sample:
-        done = row["outcome"] in ("planned", "applied")
-        outcome = "" if done else f" [{row['outcome'] or 'not reached'}]"
-        click.echo(
-            f"  {printable(row['driver_id'])}  {row['action']:<10} "
-            f"{printable(row['explanation'])}{outcome}"
-        )
-    for path in paths:
-        click.echo(f"Report: {path}")
-
-
-def _say_nothing_to_do(connection: Connection) -> None:
-    waiting = fixing.waiting_for_reprocess(connection)
-    if waiting:
-        click.echo(
-            f"Next: {waiting:,} quarantined drivers have other evidence by now:  "
-            f"{_command(fixing.Options(reprocess_quarantined=True), '--dry-run')}"
-        )
-    else:
-        click.echo("Next: nothing to fix. Verify:  dbt test")
-
-
-def _command(options: fixing.Options, mode: str) -> str:
-    """Return the command that goes on from here, called as this one was."""
-    called = sys.argv[0]
-    words = [f"python {called}" if called.endswith(".py") else "orphans fix", mode]
-    output_dir = click.get_current_context().params.get("output_dir")
-    if output_dir and output_dir != Path("output"):
-        words.append(f"--output-dir {shlex.quote(str(output_dir))}")
-    if options.limit:
-        words.append(f"--limit {options.limit}")
-    if options.reprocess_quarantined:
-        words.append("--reprocess-quarantined")
-    return " ".join(words)
+        path = rolling_back.export_ledger(connection, output_dir, at)
+        click.echo(f"Ledger: {entries:,} entries are in {path}. Keep it: it is history.")
+    click.echo(rolling_back.migrate_back(settings).rstrip())

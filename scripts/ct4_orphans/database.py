@@ -6,14 +6,22 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors as pg_errors
+from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
 from ct4_orphans.errors import DatabaseError, OrphansError, masked, printable
 
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
 Connection = psycopg.Connection[DictRow]
+AnyConnection = psycopg.Connection[Any]  # Alembic's gives tuples
+Row = dict[str, Any]
 
 CONNECT_TIMEOUT_SECONDS = 10
 
@@ -114,6 +122,21 @@ def explained_errors(settings: Settings) -> Iterator[None]:
         raise
     except psycopg.Error as error:
         raise DatabaseError(f"{what_happened(error)} ({settings}). {_advice(error)}") from error
+
+
+def statement(name: str) -> sql.SQL:
+    """Return a statement of the package's sql folder."""
+    text = resources.files("ct4_orphans").joinpath("sql", f"{name}.sql").read_text("utf-8")
+    return sql.SQL(text)  # the text is the package's own
+
+
+def rows(
+    connection: AnyConnection, query: LiteralString | sql.SQL | sql.Composed, parameters: Any = None
+) -> list[Row]:
+    """Run a query and return its rows as dicts, whatever the connection's rows are."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(query, parameters)
+        return cursor.fetchall()
 
 
 def what_happened(error: psycopg.Error) -> str:

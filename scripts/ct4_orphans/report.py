@@ -12,9 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from ct4_orphans.errors import OutputError
-
-Row = dict[str, Any]
+from ct4_orphans.database import Row
+from ct4_orphans.errors import OutputError, RefusedError
 
 # What a spreadsheet would take for a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -39,6 +38,7 @@ COLUMNS = (
     "phone_masked",
     "creation_rule",
     "explanation",
+    "fingerprint",
 )
 
 
@@ -100,6 +100,15 @@ def open_report(directory: Path) -> Iterator[Report]:
         yield Report(directory, files[0], files[1])
 
 
+def private_file(directory: Path, name: str) -> Path:
+    """Make an empty file that only this user can read, and return its path. Raises OutputError."""
+    path = directory / name
+    with _explained(directory):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    return path
+
+
 @contextmanager
 def _partial_file(directory: Path, suffix: str) -> Iterator[IO[str]]:
     with tempfile.NamedTemporaryFile(  # created with mode 0600
@@ -117,6 +126,31 @@ def _partial_file(directory: Path, suffix: str) -> Iterator[IO[str]]:
             Path(file.name).unlink(missing_ok=True)
             with suppress(OSError):  # what could not be written cannot be flushed either
                 file.close()
+
+
+def read_plan(path: Path, database: str) -> dict[str, str]:
+    """Return the fingerprint of each driver in the JSON report of a dry-run.
+
+    Raises OutputError if the file cannot be read or is no report of this version's, RefusedError if
+    it was made on another database or is the report of an execute.
+    """
+    try:
+        report = json.loads(path.read_text("utf-8"))
+        mode, made_on = report["mode"], report["database"]
+        plan = {str(row["driver_id"]): str(row["fingerprint"]) for row in report["drivers"]}
+        len(report["stats"])
+    except OSError as error:
+        raise OutputError(f"The plan {path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(
+            f"{path} is no whole JSON report of a dry-run of this version. "
+            "Make one:  orphans fix --dry-run"
+        ) from error
+    if mode != "dry-run":
+        raise RefusedError(f"{path} is the report of an execute; a plan is that of a dry-run.")
+    if made_on != database:
+        raise RefusedError(f"{path} was made on database {made_on}; this one is {database}.")
+    return plan
 
 
 def csv_cell(value: Any) -> str:
@@ -140,6 +174,6 @@ def _explained(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"The reports cannot be written to {directory}: {error.strerror or error}. "
+            f"No report can be written to {directory}: {error.strerror or error}. "
             "Choose another directory with --output-dir."
         ) from error

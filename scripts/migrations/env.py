@@ -16,6 +16,8 @@ from ct4_orphans.errors import DatabaseError, OrphansError
 VERSION_TABLE = "ct4_orphans_alembic_version"
 VERSION_TABLE_SCHEMA = "canon"
 
+done: list[str] = []
+
 
 def run_online(settings: Settings) -> None:
     """Migrate in one transaction: a failed migration leaves the database as it was."""
@@ -35,7 +37,11 @@ def run_online(settings: Settings) -> None:
                     on_version_apply=say_what_was_done,
                 )
                 with context.begin_transaction():
+                    # Whoever holds a table is waited for, but not while everyone queues behind us.
+                    connection.execute(sqlalchemy.text("set local lock_timeout = '15s'"))
                     context.run_migrations()
+            for line in done:
+                click.echo(line)
         except sqlalchemy.exc.DBAPIError as error:
             raise (error.orig or error) from error
 
@@ -46,10 +52,10 @@ def say_what_was_done(
     heads: Collection[Any],
     run_args: Mapping[str, Any],
 ) -> None:
-    """Name every migration that was applied; without this line nothing was."""
+    """Name every migration that was applied, once all are committed."""
     if not context.is_offline_mode():
         direction = "Upgraded to" if step.is_upgrade else "Downgraded from"
-        click.echo(f"{direction} {step.up_revision_id}: {Settings.from_environment()}")
+        done.append(f"{direction} {step.up_revision_id}: {Settings.from_environment()}")
 
 
 def require_ct4(connection: sqlalchemy.Connection, settings: Settings) -> None:

@@ -36,11 +36,17 @@ entries as (
     from ledger
     cross join
         lateral
-        jsonb_to_recordset(ledger.evidence_json -> 'lead_rows')
-            as lead_rows (source_table text, source_pk text)
+        jsonb_to_recordset(
+            case
+                when jsonb_typeof(ledger.evidence_json -> 'lead_rows') = 'array'
+                    then ledger.evidence_json -> 'lead_rows'
+            end
+        ) as lead_rows (source_table text, source_pk text)
+    -- Not ledger.run_id: an entry that went back to an older table and was adopted
+    -- again has its run in the evidence only.
     where
         ledger.status = 'resolved_relinked'
-        and ledger.run_id is not null
+        and ledger.evidence_json ->> 'run_id' is not null
 
 )
 

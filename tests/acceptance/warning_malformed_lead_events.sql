@@ -9,4 +9,4 @@ select
 from {{ ref('stg_observational__lead_events') }} as lead_events
 inner join {{ ref('lead_sources') }} as lead_sources
     on lead_events.source_table = lead_sources.source_table
-where jsonb_typeof(lead_events.payload) is distinct from 'object'
+where {{ is_no_object('lead_events.payload') }}

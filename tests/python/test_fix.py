@@ -579,7 +579,7 @@ def test_the_last_line_says_what_to_run_next(fixed: Fixed) -> None:
     assert fixed.dry_run.lines[-1].startswith("Next: ")
     assert "--execute" in fixed.dry_run.lines[-1]
     assert fixed.execute.lines[-1].startswith("Next: ")
-    assert "dbt test" in fixed.execute.lines[-1]
+    assert "orphans verify" in fixed.execute.lines[-1]
 
 
 def test_a_dry_run_passes_its_limit_and_reprocess_on_to_the_next_command(
@@ -599,7 +599,7 @@ def test_with_nothing_to_fix_the_last_line_says_to_verify(
     outcome = fix(built_database, mode, *arguments)
     assert outcome.code == 0
     assert outcome.lines[-1].startswith("Next: ")
-    assert "dbt test" in outcome.lines[-1]
+    assert "orphans verify" in outcome.lines[-1]
     assert outcome.stats["processed"] == 0
     assert outcome.report["drivers"] == []
 
@@ -1253,7 +1253,7 @@ def test_the_report_counts_the_changed_and_the_last_line_says_to_go_on(
     assert outcome.drivers[ID["carla"]]["outcome"] == "changed"
     assert "left" in outcome.lines[-1]
     assert outcome.lines[-1].startswith("Next: ")
-    assert "dbt test" not in outcome.lines[-1]
+    assert "orphans verify" not in outcome.lines[-1]
 
 
 # --- Two at once ----------------------------------------------------------------------------------

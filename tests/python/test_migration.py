@@ -49,29 +49,6 @@ ENUMS = {
     ],
     "orphan_status": ["quarantined", "resolved_relinked", "resolved_created_lead", "purged"],
 }
-# An older deployment's table, as its own migration made it.
-OLDER_TABLE = """
-    create type public.orphan_detected_reason as enum (
-        'no_lead_no_events', 'no_lead_has_events_repair_failed',
-        'legacy_driver_without_origin', 'manual_detection'
-    );
-    create type public.orphan_status as enum (
-        'quarantined', 'resolved_relinked', 'resolved_created_lead', 'purged'
-    );
-    create table canon.driver_orphan_quarantine (
-        driver_id varchar primary key,
-        person_key uuid references canon.identity_registry (person_key) on delete set null,
-        detected_at timestamptz not null default now(),
-        detected_reason public.orphan_detected_reason not null,
-        creation_rule varchar,
-        evidence_json jsonb,
-        status public.orphan_status not null default 'quarantined',
-        resolved_at timestamptz,
-        resolution_notes text
-    );
-    insert into canon.driver_orphan_quarantine (driver_id, detected_reason)
-    values ('older', 'no_lead_no_events');
-"""
 # Everything but the version table and CT4's data: what a migration and its downgrade may not leave.
 CATALOGUE = f"""
     select 'relation' as kind, oid::regclass::text as name, relkind::text as detail
@@ -190,9 +167,9 @@ def make_role(server: Settings, built_database: Settings) -> Iterator[Callable[[
 # --- The commands ---------------------------------------------------------------------------------
 
 
-def test_heads_and_history_name_the_one_revision() -> None:
-    assert "0001 (head)" in succeeds(alembic(None, "heads"))
-    assert "<base> -> 0001 (head)" in succeeds(alembic(None, "history"))
+def test_heads_and_history_name_the_revisions() -> None:
+    assert "0002 (head)" in succeeds(alembic(None, "heads"))
+    assert "0001 -> 0002 (head)" in succeeds(alembic(None, "history"))
 
 
 def test_upgrade_shows_in_current_is_harmless_twice_and_leaves_ct4_as_it_was(
@@ -204,9 +181,9 @@ def test_upgrade_shows_in_current_is_harmless_twice_and_leaves_ct4_as_it_was(
         "insert into public.alembic_version values ('014_ct4_own_head')",
     )
     before = catalogue(ct4_database)
-    assert "0001" not in succeeds(alembic(ct4_database, "current"))
+    assert "000" not in succeeds(alembic(ct4_database, "current"))
     succeeds(alembic(ct4_database, "upgrade", "head"))
-    assert "0001 (head)" in succeeds(alembic(ct4_database, "current"))
+    assert "0002 (head)" in succeeds(alembic(ct4_database, "current"))
     upgraded = catalogue(ct4_database)
     assert set(before) < set(upgraded)
     execute(
@@ -217,15 +194,15 @@ def test_upgrade_shows_in_current_is_harmless_twice_and_leaves_ct4_as_it_was(
     assert catalogue(ct4_database) == upgraded
     assert rows(ct4_database, f"select driver_id from {LEDGER}") == [("d",)]
     assert rows(ct4_database, "select * from public.alembic_version") == [("014_ct4_own_head",)]
-    assert rows(ct4_database, f"select * from {VERSION_TABLE}") == [("0001",)]
+    assert rows(ct4_database, f"select * from {VERSION_TABLE}") == [("0002",)]
 
 
 def test_downgrade_leaves_the_database_as_it_was_before_the_upgrade(ct4_database: Settings) -> None:
     before = catalogue(ct4_database)
     succeeds(alembic(ct4_database, "upgrade", "head"))
-    succeeds(alembic(ct4_database, "downgrade", "-1"))
+    succeeds(alembic(ct4_database, "downgrade", "base"))
     assert catalogue(ct4_database) == before
-    assert "0001" not in succeeds(alembic(ct4_database, "current"))
+    assert "000" not in succeeds(alembic(ct4_database, "current"))
     succeeds(alembic(ct4_database, "upgrade", "head"))
 
 
@@ -234,9 +211,9 @@ def test_offline_sql_upgrades_and_downgrades_a_database_like_the_command(
 ) -> None:
     before = catalogue(ct4_database)
     execute(ct4_database, succeeds(alembic(None, "upgrade", "head", "--sql")))
-    assert "0001 (head)" in succeeds(alembic(ct4_database, "current"))
+    assert "0002 (head)" in succeeds(alembic(ct4_database, "current"))
     assert rows(ct4_database, f"select count(*) from {VIEW}") == [(0,)]
-    execute(ct4_database, succeeds(alembic(None, "downgrade", "0001:base", "--sql")))
+    execute(ct4_database, succeeds(alembic(None, "downgrade", "0002:base", "--sql")))
     assert catalogue(ct4_database) == before
 
 
@@ -253,7 +230,7 @@ def test_enums_that_exist_already_are_used_and_survive_the_downgrade(
     oids = "select oid from pg_type where typname in ('orphan_detected_reason', 'orphan_status')"
     before = rows(ct4_database, oids)
     succeeds(alembic(ct4_database, "upgrade", "head"))
-    succeeds(alembic(ct4_database, "downgrade", "-1"))
+    succeeds(alembic(ct4_database, "downgrade", "base"))
     assert rows(ct4_database, oids) == before
     assert len(before) == 2
 
@@ -274,14 +251,6 @@ def test_enums_with_other_labels_are_refused_and_nothing_is_changed(
     assert catalogue(ct4_database) == before
 
 
-def test_an_older_deployments_table_is_refused_and_untouched(ct4_database: Settings) -> None:
-    execute(ct4_database, OLDER_TABLE)
-    before = catalogue(ct4_database)
-    is_refused(alembic(ct4_database, "upgrade", "head"), VIEW, "older deployment")
-    assert catalogue(ct4_database) == before
-    assert rows(ct4_database, f"select driver_id from {VIEW}") == [("older",)]
-
-
 def test_downgrade_refuses_to_destroy_entries_unless_told_to_by_name(
     ct4_database: Settings,
 ) -> None:
@@ -291,11 +260,11 @@ def test_downgrade_refuses_to_destroy_entries_unless_told_to_by_name(
         f"insert into {VIEW} (driver_id, detected_reason) values ('d', 'manual_detection')",
     )
     before = catalogue(ct4_database)
-    is_refused(alembic(ct4_database, "downgrade", "-1"), "1 entries", f"{DESTROY}=yes")
-    is_refused(alembic(ct4_database, "downgrade", "-1", **{DESTROY: "no"}), DESTROY)
+    is_refused(alembic(ct4_database, "downgrade", "base"), "1 entries", f"{DESTROY}=yes")
+    is_refused(alembic(ct4_database, "downgrade", "base", **{DESTROY: "no"}), DESTROY)
     assert catalogue(ct4_database) == before
     assert rows(ct4_database, f"select driver_id from {LEDGER}") == [("d",)]
-    succeeds(alembic(ct4_database, "downgrade", "-1", **{DESTROY: "yes"}))
+    succeeds(alembic(ct4_database, "downgrade", "base", **{DESTROY: "yes"}))
     assert rows(ct4_database, f"select to_regclass('{LEDGER}')") == [(None,)]
 
 
@@ -308,9 +277,9 @@ def test_views_are_taken_out_by_the_operation_and_only_then_the_ledger_by_the_do
     """One story: named dependants, a stranger in the way, the operation, the downgrade."""
     built = catalogue(built_database)
     is_refused(
-        alembic(built_database, "downgrade", "-1"),
+        alembic(built_database, "downgrade", "base"),
         "ct4_orphans.stg_canon__driver_orphan_quarantine",
-        "dbt run-operation drop_project_views",
+        "orphans rollback",
     )
     assert catalogue(built_database) == built
 
@@ -335,7 +304,7 @@ def test_views_are_taken_out_by_the_operation_and_only_then_the_ledger_by_the_do
     }, "CT4's own views, and only they"
     assert rows(built_database, "select count(*) from ct4_orphans.lead_sources") == [(3,)]
 
-    succeeds(alembic(built_database, "downgrade", "-1"))
+    succeeds(alembic(built_database, "downgrade", "base"))
     assert rows(built_database, f"select to_regclass('{VIEW}')") == [(None,)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from ct4_orphans import errors
+from ct4_orphans import deploy, errors
 from ct4_orphans.cli import EXIT_CODES, fix, main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +38,27 @@ def test_every_acceptance_test_is_explained() -> None:
     short = {name.replace(prefix, "") if name.startswith(prefix) else name for name in names}
     assert {name for name in short if f"`{name}`" not in explained} <= {"_in_funnel"}
     assert f"`{prefix}_in_funnel`" in explained
+
+
+def test_the_runbook_names_every_phase_of_a_deploy_in_its_order() -> None:
+    table = README[
+        README.index("| phase of `orphans deploy` |") : README.index("The ledger and new")
+    ]
+    named = re.findall(r"^\| [^|]+ \| `([a-z-]+)`", table, re.MULTILINE)
+    assert named == list(deploy.NAMES)
+
+
+def test_every_orphans_command_and_option_that_is_named_exists() -> None:
+    words = re.findall(r"`orphans ([^`]+)`", README)
+    words += re.findall(r"^orphans ([^#\n]+)", README, re.MULTILINE)
+    assert len(words) > 20
+    named = set()
+    for name, *arguments in map(str.split, words):
+        command = main.commands[name]
+        named.add(name)
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in arguments if word.startswith("--")} <= options | {"--help"}, name
+    assert named == set(main.commands) - {"demo", "demo-shell"}, "each is in the README"
 
 
 @pytest.mark.parametrize("path", re.findall(r"scripts/[\w/]+\.(?:py|sql)", README))

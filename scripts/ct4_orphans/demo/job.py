@@ -40,6 +40,8 @@ EXPECTED: dict[str, Any] = {
     "resolved_relinked": 60,
     "released": 0,
     "changed": 0,
+    "refused": 0,
+    "already_applied": 0,
     "not_reached": 0,
     "errors": 0,
     "resolved_relinked_by_strategy": {

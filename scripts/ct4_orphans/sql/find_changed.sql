@@ -5,6 +5,7 @@ update pg_temp.planned
 set outcome = 'changed'
 where
     person_no between %(first)s and %(last)s
+    and outcome is null
     and person_key in (
         select planned.person_key
         from pg_temp.planned
@@ -27,6 +28,7 @@ where
         ) as leads on planned.person_key = leads.person_key
         where
             planned.person_no between %(first)s and %(last)s
+            and planned.outcome is null
             and (
                 driver_links.person_key is distinct from planned.person_key
                 or coalesce(ledger.revision, 0) + 1 <> planned.next_revision

@@ -30,6 +30,7 @@ select
         'lead_rows', planned.lead_rows,
         'rivals', planned.rivals,
         'weak_events', planned.weak_events,
+        'fingerprint', planned.fingerprint,
         'run_id', %(run_id)s::text
     ),
     planned.status,

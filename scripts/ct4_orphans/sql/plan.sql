@@ -38,6 +38,32 @@ select
     plan.explanation,
     plan.license_masked,
     plan.phone_masked,
+    -- What a reviewer saw, in one word: another situation has another fingerprint.
+    encode(
+        sha256(
+            convert_to(
+                jsonb_build_array(
+                    plan.driver_id,
+                    plan.person_key,
+                    plan.action,
+                    plan.status,
+                    plan.detected_reason,
+                    plan.current_status,
+                    plan.next_revision,
+                    plan.creation_rule,
+                    plan.has_events,
+                    plan.evidence_level,
+                    plan.strategy,
+                    plan.lead_rows,
+                    plan.rivals,
+                    plan.weak_events,
+                    plan.explanation
+                )::text,
+                'UTF8'
+            )
+        ),
+        'hex'
+    ) as fingerprint,
     persons.person_no::int as person_no,
     (persons.drivers_so_far - persons.drivers)::int as drivers_before
 from plan

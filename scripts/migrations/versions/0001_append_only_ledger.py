@@ -8,15 +8,19 @@ The table is canon.driver_orphan_quarantine_ledger: it only ever gains rows, and
 of a driver is that driver's state. canon.driver_orphan_quarantine is a view of that state, so that
 the acceptance SQL of instrucciones-deploy.md runs word for word, and services that insert into or
 update the old name append through INSTEAD OF triggers.
+
+A table of that name, of an older deployment, is adopted: ct4_orphans.adoption.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from typing import Any
 
 import click
+import psycopg
 from alembic import context, op
+from ct4_orphans import adoption
 from ct4_orphans.errors import RefusedError
 from sqlalchemy import text
 
@@ -26,21 +30,6 @@ branch_labels = None
 depends_on = None
 
 DESTROY_VARIABLE = "ORPHANS_DOWNGRADE_DESTROYS_LEDGER"
-
-ENUMS = {
-    "orphan_detected_reason": (
-        "no_lead_no_events",
-        "no_lead_has_events_repair_failed",
-        "legacy_driver_without_origin",
-        "manual_detection",
-    ),
-    "orphan_status": (
-        "quarantined",
-        "resolved_relinked",
-        "resolved_created_lead",
-        "purged",
-    ),
-}
 
 OURS = "Made by ct4-orphans; dropped by its downgrade."
 
@@ -52,10 +41,10 @@ create table canon.driver_orphan_quarantine_ledger (
     -- A fact of that moment, so no foreign key: ON DELETE SET NULL would be an UPDATE of history.
     person_key uuid,
     detected_at timestamptz not null default now(),
-    detected_reason public.orphan_detected_reason not null,
+    detected_reason {orphan_detected_reason} not null,
     creation_rule varchar,
     evidence_json jsonb,
-    status public.orphan_status not null default 'quarantined',
+    status {orphan_status} not null default 'quarantined',
     resolved_at timestamptz,
     resolution_notes text,
     recorded_at timestamptz not null default now(),
@@ -200,77 +189,79 @@ for each row execute function canon.driver_orphan_quarantine_append();
 
 
 def upgrade() -> None:
-    """Create the enums that are missing, the ledger, the view and the triggers."""
+    """Create the enums that are missing, the ledger, the view and the triggers; adopt a table."""
+    older = None
     if not context.is_offline_mode():
-        refuse_an_older_table()
+        adoption.refuse_names_that_are_taken(driver())
+        if adoption.is_older_table(driver()):
+            adoption.examine(driver())
+            adoption.views.lock(driver(), adoption.NAME)
+            older = adoption.examine(driver())  # what it is now that nobody can change it
+            adoption.set_aside(driver())
         click.echo("Creating the append-only ledger and the quarantine view over it.")
-    for name, labels in ENUMS.items():
-        create_enum(name, labels)
-    for statements in (LEDGER, APPEND_ONLY, VIEW, INSTEAD_OF):
+    enums = {name: enum(name, older) for name in adoption.ENUMS}
+    op.execute(LEDGER.format(**enums))
+    if not context.is_offline_mode():
+        # Default privileges are meant for CT4's tables: writers go through the view.
+        adoption.views.take_grants(driver(), adoption.LEDGER, [], {})
+    for statements in (APPEND_ONLY, VIEW, INSTEAD_OF):
         op.execute(statements)
+    if older:
+        rows, entries = adoption.move_in(driver(), older)
+        readers = ", ".join(adoption.views.qualified(view) for view in older.readers) or "none"
+        click.echo(
+            f"Adopted the older table: {rows} rows became {entries} ledger entries. It is kept as "
+            f"{adoption.KEPT}. Views that read the new view now: {readers}."
+        )
 
 
 def downgrade() -> None:
-    """Drop all of it again; ledger rows only when ORPHANS_DOWNGRADE_DESTROYS_LEDGER=yes."""
+    """Drop all of it again; ledger rows only when ORPHANS_DOWNGRADE_DESTROYS_LEDGER=yes.
+
+    An older table that was adopted gets its name back, with the state of now.
+    """
+    adopted = False
     if not context.is_offline_mode():
+        adoption.views.lock(driver(), adoption.LEDGER)
+        adopted = adoption.was_adopted(driver())
         refuse_to_destroy_ledger_rows()
-        refuse_to_break_dependants()
+        refuse_to_break_dependants(adopted)
         click.echo("Dropping the quarantine view and the ledger.")
+    if adopted:
+        changed = adoption.give_back(driver())
+        click.echo(f"{adoption.NAME} is the older table again; {changed} of its rows have changed.")
+    else:
+        op.execute("drop view canon.driver_orphan_quarantine")
     op.execute(
         """
-        drop view canon.driver_orphan_quarantine;
         drop function canon.driver_orphan_quarantine_append();
         drop table canon.driver_orphan_quarantine_ledger;
         drop function canon.driver_orphan_quarantine_ledger_is_append_only();
         """
     )
-    for name in ENUMS:
+    for name in adoption.ENUMS:
         drop_enum_if_ours(name)
 
 
-def refuse_an_older_table() -> None:
-    """An older deployment has a table of that name: its rows must not be passed over."""
-    kind = (
-        op.get_bind()
-        .execute(
-            text(
-                "select relkind from pg_class"
-                " where oid = to_regclass('canon.driver_orphan_quarantine')"
-            )
-        )
-        .scalar()
-    )
-    if kind is not None:
-        raise RefusedError(
-            "canon.driver_orphan_quarantine exists already, from an older deployment. This version "
-            "does not adopt it; nothing was changed. Do not rename or drop it by hand: its rows "
-            "are history."
-        )
+def driver() -> psycopg.Connection[Any]:
+    """Return psycopg's connection below Alembic's: same session, same transaction."""
+    connection: psycopg.Connection[Any] = op.get_bind().connection.driver_connection
+    return connection
 
 
-def create_enum(name: str, labels: Sequence[str]) -> None:
-    """Create an enum in public, or accept the one that is there if its labels are the same."""
+def enum(name: str, older: adoption.OlderTable | None) -> str:
+    """Return the enum to use: the older table's, else one that is there, else a new one."""
+    if older:
+        schema, found = older.enums[name]
+        return f'"{schema}"."{found}"'
     if not context.is_offline_mode():
-        found = existing_labels(name)
-        if found == set(labels):
-            return
-        if found:
-            raise RefusedError(
-                f"The type public.{name} exists with other labels ({', '.join(sorted(found))}); "
-                f"expected {', '.join(labels)}. Nothing was changed."
-            )
-    quoted = ", ".join(f"'{label}'" for label in labels)
-    op.execute(f"create type public.{name} as enum ({quoted})")
+        existing = adoption.existing_enum(driver(), name)
+        if existing:
+            return f'"{existing[0]}"."{existing[1]}"'
+    labels = ", ".join(f"'{label}'" for label in adoption.ENUMS[name])
+    op.execute(f"create type public.{name} as enum ({labels})")
     op.execute(f"comment on type public.{name} is '{OURS}'")
-
-
-def existing_labels(name: str) -> set[str]:
-    """Return the labels of the enum public.<name>, empty if there is none."""
-    rows = op.get_bind().execute(
-        text("select enumlabel from pg_enum where enumtypid = to_regtype(:qualified_name)"),
-        {"qualified_name": f"public.{name}"},
-    )
-    return {row[0] for row in rows}
+    return f"public.{name}"
 
 
 def drop_enum_if_ours(name: str) -> None:
@@ -297,29 +288,19 @@ def refuse_to_destroy_ledger_rows() -> None:
         )
 
 
-def refuse_to_break_dependants() -> None:
-    """Views read the quarantine: name them rather than fail half way, and never cascade."""
-    rows = op.get_bind().execute(
-        text(
-            """
-            select distinct pg_rewrite.ev_class::regclass::text as dependant
-            from pg_depend
-            inner join pg_rewrite on pg_depend.objid = pg_rewrite.oid
-            where
-                pg_depend.classid = 'pg_rewrite'::regclass
-                and pg_depend.refclassid = 'pg_class'::regclass
-                and pg_depend.refobjid in (
-                    'canon.driver_orphan_quarantine'::regclass,
-                    'canon.driver_orphan_quarantine_ledger'::regclass
-                )
-                and pg_rewrite.ev_class <> 'canon.driver_orphan_quarantine'::regclass
-            order by dependant
-            """
-        )
+def refuse_to_break_dependants(adopted: bool) -> None:
+    """Views read the quarantine: name them rather than fail half way, and never cascade.
+
+    Views of others that read the name go on reading it where the older table comes back.
+    """
+    ledger = "canon.driver_orphan_quarantine_ledger"
+    readers, others = adoption.views.dependants_of(
+        driver(), ledger, *([] if adopted else [adoption.NAME])
     )
-    dependants = [row[0] for row in rows]
+    dependants = [*(adoption.views.qualified(view) for view in readers), *others]
+    dependants = sorted(set(dependants) - {adoption.NAME})
     if dependants:
         raise RefusedError(
-            f"These views read the quarantine: {', '.join(dependants)}. Take this project's views "
-            "out first ('dbt run-operation drop_project_views'), and re-point those of others."
+            f"These read the quarantine: {', '.join(dependants)}. Take this project's views "
+            "out first ('orphans rollback'), and re-point those of others."
         )

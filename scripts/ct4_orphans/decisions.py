@@ -1,0 +1,126 @@
+"""What people decide: a state by hand for one driver, and the reversal of a whole run."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from ct4_orphans.database import Connection, Row, rows, statement
+from ct4_orphans.errors import RefusedError
+from ct4_orphans.fix import only_one_execute
+
+STATUSES = ("quarantined", "purged", "resolved_created_lead")
+REASONS = ("manual_detection", "legacy_driver_without_origin", "no_lead_no_events")
+DID = {
+    "quarantined": "Quarantined by hand",
+    "purged": "Purged by hand",
+    "resolved_created_lead": "Released by hand",
+}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A state that a person gives to a driver, with the reason in their own words."""
+
+    driver_id: str
+    status: str
+    note: str
+    reason: str | None = None
+
+    @property
+    def parameters(self) -> Row:
+        """Return what the statements want to know."""
+        return {
+            "driver_id": self.driver_id,
+            "status": self.status,
+            "reason": self.reason,
+            "note": self.note,
+            "explanation": f"{DID[self.status]}: {self.note}",
+        }
+
+
+def look_at(connection: Connection, decision: Decision) -> tuple[str | None, bool]:
+    """Return the driver's status now (None: none), and whether the decision is carried out already.
+
+    Raises RefusedError if the rules forbid it.
+    """
+    situation = rows(connection, statement("resolve_situation"), decision.parameters)[0]
+    if situation["refusal"]:
+        raise RefusedError(f"Driver {decision.driver_id}: {situation['refusal']}")
+    return situation["current_status"], bool(situation["is_done"])
+
+
+def resolve(connection: Connection, decision: Decision) -> uuid.UUID | None:
+    """Append the decision to the ledger; return the id of this run, None if nothing was to do.
+
+    A purge removes the driver link and keeps it whole in the entry; any other state puts it back.
+    Raises RefusedError if the rules forbid it, psycopg.errors.UniqueViolation if someone else
+    appended an entry for this driver at the same moment.
+    """
+    run_id = uuid.uuid4()
+    with only_one_execute(connection), connection.transaction():
+        if look_at(connection, decision)[1]:
+            return None
+        connection.execute(statement("resolve"), {**decision.parameters, "run_id": run_id})
+    return run_id
+
+
+@dataclass(frozen=True)
+class Undo:
+    """What can be undone of a run: how many drivers and links, and who is left alone, with why."""
+
+    drivers: int
+    links: int
+    refused: list[tuple[str, str]]
+    undone_before: int
+
+
+def look_at_run(connection: Connection, run_id: uuid.UUID) -> Undo:
+    """Return what an undo of this run would do. Raises RefusedError if there is no such run."""
+    found = rows(connection, statement("undo_drivers"), {"run_id": run_id})
+    if not found:
+        raise RefusedError(
+            f"The ledger has no entry of run {run_id}. The reports name the runs (run_id)."
+        )
+    links = rows(
+        connection,
+        "select count(*) as links from canon.identity_links where match_rule ="
+        " 'LEAD_EVENT_RECONSTRUCTION' and evidence ->> 'run_id' = %s and person_key = any(%s)",
+        [str(run_id), [row["person_key"] for row in found if not row["refusal"]]],
+    )
+    return Undo(
+        drivers=sum(1 for row in found if not row["refusal"]),
+        links=links[0]["links"],
+        refused=[
+            (row["driver_id"], row["refusal"])
+            for row in found
+            if row["refusal"] and not row["is_undone"]
+        ],
+        undone_before=sum(1 for row in found if row["is_undone"]),
+    )
+
+
+def undo(connection: Connection, run_id: uuid.UUID) -> tuple[uuid.UUID, Undo]:
+    """Reverse a run in one transaction: its links go, every driver gets the state before it.
+
+    A person with a driver whose situation changed since is left alone, whole. Returns the id of
+    the undo, itself a run, and what was done. Raises RefusedError if the ledger has no such run.
+    """
+    undo_run_id = uuid.uuid4()
+    parameters = {"run_id": run_id, "undo_run_id": undo_run_id, "note": f"reverses run {run_id}."}
+    with only_one_execute(connection), connection.transaction():
+        plan = look_at_run(connection, run_id)
+        connection.execute(
+            sql.SQL("create temporary table undone on commit drop as {}").format(
+                statement("undo_drivers")
+            ),
+            parameters,
+        )
+        connection.execute(
+            "create temporary table removed_links (person_key uuid, links jsonb) on commit drop"
+        )
+        for name in ("undo_links", "undo_purges", "undo_entries"):
+            connection.execute(statement(name), parameters)
+    return undo_run_id, plan

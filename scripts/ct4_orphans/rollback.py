@@ -1,0 +1,247 @@
+"""Keeping the views that a deploy replaces as they were, and putting them back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from psycopg import sql
+
+from ct4_orphans import project, views
+from ct4_orphans.adoption import count
+from ct4_orphans.database import Connection, Settings, connect, rows, statement
+from ct4_orphans.errors import DatabaseError, OutputError, RefusedError
+from ct4_orphans.fix import only_one_execute
+from ct4_orphans.report import private_file
+
+SAVED = "canon.ct4_orphans_saved_views"
+LEDGER = "canon.driver_orphan_quarantine_ledger"
+VERSION_TABLE = "canon.ct4_orphans_alembic_version"
+OUR_SCHEMA, AUDIT_SCHEMA = "ct4_orphans", "ct4_orphans_audit"
+
+Saved = dict[str, views.Facts | None]
+
+
+def to_save(connection: Connection, names: list[str]) -> Saved:
+    """Return what a deploy is about to replace: the facts of each, None where there is nothing.
+
+    Left out is what this project has replaced already: the older definition is saved, or lost.
+    """
+    before = saved(connection)
+    existing = views.facts_of(connection, *names)
+    ours = {row["name"] for row in rows(connection, statement("our_views"), {"names": names})}
+    found: Saved = {name: existing.get(name) for name in names if name not in ours}
+    for schema in (OUR_SCHEMA, AUDIT_SCHEMA):
+        if schema not in before and not _relations(connection, schema):
+            exists = rows(connection, "select 1 where to_regnamespace(%s) is not null", [schema])
+            found[schema] = {"schema": schema} if exists else None
+    return {
+        name: facts for name, facts in found.items() if name not in before or before[name] != facts
+    }
+
+
+def save(connection: Connection, names: list[str]) -> Saved:
+    """Keep in the database what a deploy is about to replace, and return it."""
+    with connection.transaction():
+        found = to_save(connection, names)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into canon.ct4_orphans_saved_views (relation, facts)"
+                " values (%s, %s::jsonb)",
+                [(name, json.dumps(facts) if facts else None) for name, facts in found.items()],
+            )
+    return found
+
+
+def saved(connection: Connection) -> Saved:
+    """Return what is kept, the newest by name; empty before the migration."""
+    if not views.facts_of(connection, SAVED):
+        return {}
+    return {
+        row["relation"]: row["facts"]
+        for row in rows(
+            connection,
+            "select distinct on (relation) relation, facts from canon.ct4_orphans_saved_views"
+            " order by relation, save_id desc",
+        )
+    }
+
+
+@dataclass
+class Plan:
+    """What a rollback does, in its order; all of it in one transaction."""
+
+    audit_views: list[str]
+    put_back: list[views.Facts]
+    drop: list[str]
+    seeds: list[str]
+    schemas: list[str]
+    entries: int
+    kept: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing of this project is there to take out."""
+        return not (self.audit_views or self.put_back or self.drop or self.seeds or self.schemas)
+
+    def in_words(self, would_be: str) -> Iterator[str]:
+        """Give the plan line by line."""
+        for facts in self.put_back:
+            yield f"  {views.qualified(facts)}: {would_be}put back as {facts['owner']} had it"
+        for name in self.drop:
+            if not name.startswith(f"{OUR_SCHEMA}."):
+                yield f"  {name}: {would_be}dropped (there was none before)"
+        inner = [name for name in self.drop if name.startswith(f"{OUR_SCHEMA}.")]
+        if inner or self.audit_views or self.seeds:
+            yield (
+                f"  {len(inner)} inner views, {len(self.audit_views)} views of violations and "
+                f"{len(self.seeds)} seeds: {would_be}dropped"
+            )
+        for schema in self.schemas:
+            yield f"  schema {schema}: {would_be}dropped"
+        for name in self.kept:
+            yield f"  {name}: kept"
+
+
+def plan(connection: Connection) -> Plan:
+    """Return what a rollback would do.
+
+    Raises RefusedError naming a view whose earlier definition was never saved, and whatever else
+    reads what would be dropped.
+    """
+    kept = saved(connection)
+    ops = {
+        row["name"]
+        for row in rows(
+            connection,
+            statement("our_views"),
+            {"names": [name for name in public_views() if name not in kept]},
+        )
+    }
+    if ops:
+        raise RefusedError(
+            f"No earlier definition is kept of {', '.join(sorted(ops))}: they were replaced by "
+            "hand ('dbt run' before the first 'orphans deploy'). Restore them from your backup; "
+            "'dbt run-operation drop_project_views' takes this project's views out."
+        )
+    inner = _relations(connection, OUR_SCHEMA)
+    audit = [name for name, kind in _relations(connection, AUDIT_SCHEMA).items() if kind == "v"]
+    seeds = {f"{OUR_SCHEMA}.{path.stem}" for path in (project.ROOT / "seeds").glob("*.csv")}
+    public = views.facts_of(connection, *(name for name in kept if "." in name))
+    result = Plan(
+        audit_views=audit,
+        put_back=[facts for name, facts in kept.items() if facts and "." in name],
+        drop=[name for name in public if kept[name] is None]
+        + [name for name, kind in inner.items() if kind == "v"],
+        seeds=sorted(seeds & set(inner)),
+        schemas=[name for name, facts in kept.items() if facts is None and "." not in name],
+        entries=count(connection, LEDGER) if views.facts_of(connection, LEDGER) else 0,
+    )
+    others = sorted(set(inner) - set(result.drop) - set(result.seeds))
+    if others:
+        result.kept = [*others, f"schema {OUR_SCHEMA}"]
+        result.schemas = [name for name in result.schemas if name != OUR_SCHEMA]
+    _refuse_to_break_others(connection, result)
+    return result
+
+
+def roll_back(connection: Connection) -> Plan:
+    """Put everything back that a deploy replaced, in one transaction.
+
+    Definitions, owners, options, comments and grants are those saved; views of others on top
+    survive. Raises RefusedError, and changes nothing, if something stands in the way.
+    """
+    with only_one_execute(connection), connection.transaction():
+        connection.execute("set local lock_timeout = '15s'")
+        todo = plan(connection)
+        views.lock(connection, *map(views.qualified, todo.put_back), *todo.drop)
+        _drop(connection, "view", todo.audit_views)
+        for facts in todo.put_back:
+            views.put_back(connection, facts)
+        _drop(connection, "view", todo.drop)
+        _drop(connection, "table", todo.seeds)
+        for schema in todo.schemas:
+            connection.execute(sql.SQL("drop schema if exists {}").format(sql.Identifier(schema)))
+        if views.facts_of(connection, SAVED):
+            # What is back is in the catalogue again; the next deploy saves it anew.
+            connection.execute("delete from canon.ct4_orphans_saved_views")
+    return todo
+
+
+def export_ledger(connection: Connection, directory: Path, at: datetime) -> Path:
+    """Write the whole ledger to a CSV file of mode 0600, named after `at`; return its path.
+
+    Raises OutputError.
+    """
+    path = private_file(directory, f"orphans_ledger_{at:%Y%m%d_%H%M%S_%f}.csv")
+    query = (
+        "copy (select * from canon.driver_orphan_quarantine_ledger order by entry_id)"
+        " to stdout with (format csv, header)"
+    )
+    try:
+        with path.open("wb") as file, connection.cursor().copy(query) as copy:
+            for block in copy:
+                file.write(block)
+    except OSError as error:
+        raise OutputError(f"The ledger cannot be written to {path}: {error.strerror}.") from error
+    return path
+
+
+def migrate_back(settings: Settings) -> str:
+    """Take the ledger out: alembic downgrade base, and its version table. Return what it said.
+
+    The ledger's entries go with it: export them first. Raises DatabaseError with Alembic's words.
+    """
+    code, output = project.run(
+        "alembic",
+        "downgrade",
+        "base",
+        settings=settings,
+        environment={"ORPHANS_DOWNGRADE_DESTROYS_LEDGER": "yes"},
+    )
+    if code:
+        raise DatabaseError(project.last_words(output).removeprefix("Error: "))
+    with connect(settings) as connection:
+        connection.execute("drop table if exists canon.ct4_orphans_alembic_version")
+    return output
+
+
+def public_views() -> list[str]:
+    """Return the names of the views that the project puts in place of others, or beside them."""
+    return [f"ops.{path.stem}" for path in (project.ROOT / "models/ops").glob("*.sql")]
+
+
+def _relations(connection: Connection, schema: str) -> dict[str, str]:
+    """Return the kinds of the relations in a schema, by name."""
+    return {
+        row["name"]: row["kind"]
+        for row in rows(
+            connection,
+            "select nspname || '.' || relname as name, relkind::text as kind from pg_class"
+            " inner join pg_namespace on relnamespace = pg_namespace.oid"
+            " where nspname = %s and relkind in ('r', 'p', 'v', 'm', 'f') order by relname",
+            [schema],
+        )
+    }
+
+
+def _refuse_to_break_others(connection: Connection, todo: Plan) -> None:
+    """Views on top of one that is put back read that; those on what is dropped stand in the way."""
+    going = [*todo.audit_views, *todo.drop, *todo.seeds]
+    put_back = [views.qualified(facts) for facts in todo.put_back]
+    readers, others = views.dependants_of(connection, *going)
+    names = {views.qualified(view) for view in readers} - {*going, *put_back} | set(others)
+    if names:
+        raise RefusedError(
+            f"These read what would be dropped: {', '.join(sorted(names))}. Drop them first; "
+            "nothing was changed."
+        )
+
+
+def _drop(connection: Connection, kind: str, names: list[str]) -> None:
+    if names:
+        targets = sql.SQL(", ").join(sql.Identifier(*name.split(".", 1)) for name in names)
+        connection.execute(sql.SQL("drop {} {}").format(sql.SQL(kind), targets))
