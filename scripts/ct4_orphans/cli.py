@@ -25,17 +25,19 @@ EXIT_CODES = """
 \b
 Exit codes:
   0  done
-  1  ended, but not everything could be applied
+  1  ended, but something is left: the output says what
   2  wrong usage
   3  the database cannot be reached, or lacks something
-  4  refused: another execute is running, or a check said no
-  5  the reports cannot be written
+  4  refused: another run is on, or a rule says no
+  5  a report, log or backup cannot be written, or a plan cannot be read
 """
 
 
 def as_text(value: str) -> str:
     """Return an argument that the database can store. Raises click.UsageError if it cannot."""
-    if not value.strip() or not value.isprintable():
+    if not value.strip():
+        raise click.UsageError("An id or a note cannot be empty.")
+    if not value.isprintable():
         raise click.UsageError("An id or a note is text on one line, without control characters.")
     return value
 
@@ -65,7 +67,9 @@ def main() -> None:
 
 
 @main.command(
-    epilog="Example: orphans fix --limit 100, then orphans fix --execute --limit 100\n" + EXIT_CODES
+    short_help="Relink, quarantine, release: dry-run or execute.",
+    epilog="Example: orphans fix --limit 100, then orphans fix --execute --limit 100\n"
+    + EXIT_CODES,
 )
 @click.option("--execute", is_flag=True, help="Apply the plan. Without it nothing can be written.")
 @click.option("--dry-run", is_flag=True, help="Only report; this is the default, said aloud.")
@@ -117,7 +121,10 @@ def fix(
             run_dry_run(connection, options, report, settings)
 
 
-@main.command(epilog="Example: orphans explain 0123456789abcdef0123456789abcdef\n" + EXIT_CODES)
+@main.command(
+    short_help="Why a driver is or is not an orphan.",
+    epilog="Example: orphans explain 0123456789abcdef0123456789abcdef\n" + EXIT_CODES,
+)
 @click.argument("driver_id")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def explain(driver_id: str, as_json: bool) -> None:
@@ -128,19 +135,22 @@ def explain(driver_id: str, as_json: bool) -> None:
     settings = Settings.from_environment()
     with connect(settings, read_only=True) as connection:
         fixing.check_database(connection, fixing.Options())
-        found = explaining.explanation(connection, as_text(driver_id))
+        # No driver has an id that no terminal can show.
+        is_text = driver_id.isprintable()
+        found = explaining.explanation(connection, driver_id) if is_text else {}
+    if not found or not explaining.is_known(found):
+        raise IncompleteError(f"{settings} knows no driver of this id. Check it.")
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2, default=str))
     else:
         for line in explaining.in_words(found):
             click.echo(printable(line))
-    if not explaining.is_known(found):
-        raise IncompleteError(f"{settings} knows no driver of this id. Check it.")
 
 
 @main.command(
+    short_help="Record what a person decided about a driver.",
     epilog="Example: orphans resolve 0123456789abcdef0123456789abcdef --status purged"
-    ' --note "Confirmed ghost, ticket 4711"\n' + EXIT_CODES
+    ' --note "Confirmed ghost, ticket 4711"\n' + EXIT_CODES,
 )
 @click.argument("driver_id")
 @click.option(
@@ -179,7 +189,8 @@ def resolve(driver_id: str, status: str, note: str, reason: str | None, dry_run:
 
 
 @main.command(
-    epilog="Example: orphans undo 6f9619ff-8b86-4d11-b42d-00c04fc964ff --dry-run\n" + EXIT_CODES
+    short_help="Reverse a run.",
+    epilog="Example: orphans undo 6f9619ff-8b86-4d11-b42d-00c04fc964ff --dry-run\n" + EXIT_CODES,
 )
 @click.argument("run_id", type=click.UUID)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -192,25 +203,34 @@ def undo(run_id: uuid.UUID, dry_run: bool) -> None:
     click.echo(f"{'DRY RUN' if dry_run else 'UNDO'} of run {run_id} on {settings}")
     with connect(settings, read_only=dry_run) as connection:
         fixing.check_database(connection, fixing.Options(execute=not dry_run))
-        plan = decisions.look_at_run(connection, run_id)
+        plan, undo_run_id = decisions.look_at_run(connection, run_id), None
         if not dry_run and plan.drivers:
             undo_run_id, plan = decisions.undo(connection, run_id)
-            click.echo(f"Run {undo_run_id}: the changes are in the database.")
     would_be = "would be " if dry_run else ""
-    click.echo(f"  drivers {would_be}undone    {plan.drivers:>9,}")
-    click.echo(f"  lead links {would_be}removed {plan.links:>8,}")
-    if plan.undone_before:
-        click.echo(f"  undone before      {plan.undone_before:>9,}")
-    if dry_run or not plan.drivers:
+    for label, count in (
+        (f"drivers {would_be}undone", plan.drivers),
+        (f"lead links {would_be}removed", plan.links),
+        ("undone before", plan.undone_before),
+        ("left as they are", len(plan.refused)),
+    ):
+        click.echo(f"  {label:<44}{count:>9,}")
+    if undo_run_id:
+        click.echo(f"Run {undo_run_id}: the changes are in the database.")
+        click.echo("Next: see what a fix would do now:  orphans fix --dry-run")
+    else:
         click.echo("Nothing was changed.")
     if plan.refused:
         raise IncompleteError(
             "Left as they are: "
             + some([f"{driver_id} ({why})" for driver_id, why in plan.refused], 20)
+            + ". For one of them:  orphans explain, then orphans resolve"
         )
 
 
-@main.command(epilog="Example: orphans doctor\n" + EXIT_CODES)
+@main.command(
+    short_help="What stands in the way of a deploy.",
+    epilog="Example: orphans doctor\n" + EXIT_CODES,
+)
 @no_backup_option
 def doctor(no_backup: bool) -> None:
     """Name everything that stands in the way of a deploy, at once. It only reads.
@@ -231,8 +251,9 @@ def doctor(no_backup: bool) -> None:
 
 
 @main.command(
+    short_help="Go into a live CT4 database.",
     epilog="Example: orphans deploy --dry-run, then orphans deploy, then orphans deploy --execute "
-    "--from fix\n" + EXIT_CODES
+    "--from fix\n" + EXIT_CODES,
 )
 @click.option("--execute", is_flag=True, help="Run the fix as well, and verify.")
 @click.option("--dry-run", is_flag=True, help="Only say what each phase would do.")
@@ -265,7 +286,9 @@ def deploy(
     deploying.deploy(settings, options)
 
 
-@main.command(epilog="Example: orphans verify\n" + EXIT_CODES)
+@main.command(
+    short_help="Whether all criteria hold.", epilog="Example: orphans verify\n" + EXIT_CODES
+)
 def verify() -> None:
     """Say whether all criteria hold: rows checked, violations, and where the rows are.
 
@@ -287,7 +310,10 @@ def verify() -> None:
     click.echo("All criteria hold.")
 
 
-@main.command(epilog="Example: orphans rollback --dry-run, then orphans rollback\n" + EXIT_CODES)
+@main.command(
+    short_help="Put back what a deploy replaced.",
+    epilog="Example: orphans rollback --dry-run, then orphans rollback\n" + EXIT_CODES,
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option(
     "--migration",
@@ -326,7 +352,7 @@ def rollback(dry_run: bool, migration: bool, output_dir: Path) -> None:
     click.echo("Nothing was changed." if dry_run else "Rolled back.")
 
 
-@main.command(epilog="Example: make demo")
+@main.command(short_help="The whole job, on an embedded server.", epilog="Example: make demo")
 def demo() -> None:
     """Do the whole job on an embedded server with data of production's size and shape."""
     from ct4_orphans.demo.job import run_demo
@@ -334,7 +360,9 @@ def demo() -> None:
     run_demo()
 
 
-@main.command("demo-shell", epilog="Example: make demo-shell")
+@main.command(
+    "demo-shell", short_help="A shell on the demo's database.", epilog="Example: make demo-shell"
+)
 def demo_shell() -> None:
     """Open a shell on the demo's database, with psql, dbt and orphans ready to use."""
     from ct4_orphans.demo.job import open_shell
@@ -345,8 +373,9 @@ def demo_shell() -> None:
 def _migrate_back(
     connection: Connection, settings: Settings, entries: int, output_dir: Path
 ) -> None:
+    exported = 0
     if entries:
         at = fixing.database_time(connection)
-        path = rolling_back.export_ledger(connection, output_dir, at)
-        click.echo(f"Ledger: {entries:,} entries are in {path}. Keep it: it is history.")
-    click.echo(rolling_back.migrate_back(settings).rstrip())
+        path, exported = rolling_back.export_ledger(connection, output_dir, at)
+        click.echo(f"Ledger: {exported:,} entries are in {path}. Keep it: it is history.")
+    click.echo(rolling_back.migrate_back(settings, exported).rstrip())

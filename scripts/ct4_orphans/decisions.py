@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psycopg
+from psycopg import errors as pg_errors
 from psycopg import sql
 
-from ct4_orphans.database import Connection, Row, rows, statement
-from ct4_orphans.errors import RefusedError
+from ct4_orphans.database import Connection, Row, rows, statement, what_happened
+from ct4_orphans.errors import DRIVER_OR_PERSON, RefusedError
 from ct4_orphans.fix import only_one_execute
 
 STATUSES = ("quarantined", "purged", "resolved_created_lead")
@@ -56,11 +61,10 @@ def resolve(connection: Connection, decision: Decision) -> uuid.UUID | None:
     """Append the decision to the ledger; return the id of this run, None if nothing was to do.
 
     A purge removes the driver link and keeps it whole in the entry; any other state puts it back.
-    Raises RefusedError if the rules forbid it, psycopg.errors.UniqueViolation if someone else
-    appended an entry for this driver at the same moment.
+    Raises RefusedError if the rules forbid it, or someone else did something at the same moment.
     """
     run_id = uuid.uuid4()
-    with only_one_execute(connection), connection.transaction():
+    with only_one_execute(connection), _all_or_nothing(connection, f"Driver {decision.driver_id}"):
         if look_at(connection, decision)[1]:
             return None
         connection.execute(statement("resolve"), {**decision.parameters, "run_id": run_id})
@@ -110,7 +114,7 @@ def undo(connection: Connection, run_id: uuid.UUID) -> tuple[uuid.UUID, Undo]:
     """
     undo_run_id = uuid.uuid4()
     parameters = {"run_id": run_id, "undo_run_id": undo_run_id, "note": f"reverses run {run_id}."}
-    with only_one_execute(connection), connection.transaction():
+    with only_one_execute(connection), _all_or_nothing(connection, f"Run {run_id}"):
         plan = look_at_run(connection, run_id)
         connection.execute(
             sql.SQL("create temporary table undone on commit drop as {}").format(
@@ -124,3 +128,24 @@ def undo(connection: Connection, run_id: uuid.UUID) -> tuple[uuid.UUID, Undo]:
         for name in ("undo_links", "undo_purges", "undo_entries"):
             connection.execute(statement(name), parameters)
     return undo_run_id, plan
+
+
+@contextmanager
+def _all_or_nothing(connection: Connection, what: str) -> Iterator[None]:
+    """Run a transaction that waits for others 30 s at most, and says what is in its way."""
+    try:
+        with connection.transaction():
+            connection.execute("set local lock_timeout = '30s'")
+            yield
+    except pg_errors.UniqueViolation as error:
+        driver = re.search(DRIVER_OR_PERSON, error.diag.message_detail or "")
+        raise RefusedError(
+            f"{what}: somebody else changed driver {driver[0] if driver else ''} at the same "
+            "moment. Nothing was changed; look at it "
+            "(orphans explain), and run the same again."
+        ) from error
+    except psycopg.IntegrityError as error:
+        raise RefusedError(
+            f"{what}: the database refuses it: {what_happened(error)}. Nothing was changed. A link "
+            "that was removed can be put back only while its person is there."
+        ) from error

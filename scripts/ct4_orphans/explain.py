@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ct4_orphans.database import Connection, Row, rows, statement
+from ct4_orphans.fix import plan_for_many
 
-EXCLUDED = "hides it: it is {}"
+EXCLUDED = "does not show it: it is {}"
 NOT_SHOWN = {
     "ops.v_driver_orphans": "does not show it: it is in no quarantine",
     "ops.v_cabinet_funnel_status": "does not show it: no driver link, and no trips",
@@ -23,7 +24,14 @@ def explanation(connection: Connection, driver_id: str) -> Row:
     """
     with connection.transaction():
         connection.execute("set local jit = off")
-        return rows(connection, statement("explain"), {"driver_id": driver_id})[0]
+        parameters: Row = {"driver_id": driver_id}
+        parameters |= rows(connection, statement("person_of_driver"), parameters)[0]
+        found = rows(connection, statement("explain"), parameters)[0]
+        found |= {"evidence": None, "plan": None}
+        if found["is_orphan"] or found["quarantine"]:  # nobody else has any
+            plan_for_many(connection)
+            found |= rows(connection, statement("explain_evidence"), parameters)[0]
+    return found
 
 
 def is_known(found: Row) -> bool:
@@ -35,7 +43,7 @@ def in_words(found: Row) -> Iterator[str]:
     """Give the explanation line by line."""
     yield f"Driver {found['driver_id']}"
     yield f"  {_verdict(found)}"
-    yield f"  {_state(found['quarantine'])}"
+    yield f"  {_state(found['quarantine'], bool(found['history']))}"
     yield from _evidence(found["evidence"])
     yield f"  {_next(found['plan'])}"
     yield "  History (times in UTC):" if found["history"] else "  History: no ledger entry."
@@ -54,6 +62,8 @@ def in_words(found: Row) -> Iterator[str]:
 
 def _verdict(found: Row) -> str:
     link = found["driver_link"]
+    if link is None and found["quarantine"] and found["quarantine"]["kept_driver_link"]:
+        return "No orphan: a purge removed its driver link, and keeps it in the ledger."
     if link is None:
         return "No orphan: no driver link, so it belongs to no person."
     person = f"person {found['person_key']} ({link['match_rule']}, {link['confidence_level']})"
@@ -62,9 +72,11 @@ def _verdict(found: Row) -> str:
     return f"No orphan: linked to {person}, who has a lead: {_lead_rows(found['leads'])}."
 
 
-def _state(quarantine: Row | None) -> str:
+def _state(quarantine: Row | None, has_history: bool) -> str:
     if quarantine is None:
-        return "Quarantine: never in it, or taken out by an undo."
+        return (
+            f"Quarantine: {'taken out of it again by an undo' if has_history else 'never in it'}."
+        )
     why = quarantine["explanation"] or quarantine["resolution_notes"] or "no reason is recorded."
     detected = f"detected {_minute(quarantine['detected_at'])}, {quarantine['detected_reason']}"
     return f"Quarantine: {quarantine['status']} ({detected}): {why}"
@@ -81,7 +93,11 @@ def _evidence(evidence: Row | None) -> Iterator[str]:
     else:
         yield "  Evidence now: none that proves a lead."
     for rival in evidence["rivals"] or []:
-        facts = ", ".join(f"{name} {value}" for name, value in rival.items() if value is not None)
+        facts = ", ".join(
+            f"{name} {' and '.join(map(str, value)) if isinstance(value, list) else value}"
+            for name, value in rival.items()
+            if value is not None
+        )
         yield f"    refused: {facts}"
     for event in evidence["weak_events"] or []:
         yield f"    weak, only the person_key: {_lead_rows([event])}"

@@ -170,7 +170,7 @@ def planned_rows(connection: Connection, options: Options) -> Iterator[Iterator[
     """
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
-        _plan_for_many(connection)
+        plan_for_many(connection)
         with connection.cursor(name="plan") as cursor:
             cursor.execute(
                 statement("plan") + sql.SQL(" order by person_no, driver_id"),
@@ -210,7 +210,7 @@ def prepare(connection: Connection, options: Options) -> int:
     are marked as refused, those that have it already as applied.
     """
     with connection.transaction():
-        _plan_for_many(connection)
+        plan_for_many(connection)
         connection.execute(
             "create temporary table reviewed (driver_id varchar primary key, fingerprint text)"
         )
@@ -219,15 +219,17 @@ def prepare(connection: Connection, options: Options) -> int:
                 copy.write_row(driver)
         connection.execute(
             sql.SQL(
-                "create temporary table planned as select *, null::text as outcome,"
-                " null::text as error from ({}) as plan where %(all)s or exists ("
-                " select 1 from pg_temp.reviewed where reviewed.driver_id = plan.driver_id)"
+                "create temporary table planned as with plan_now as materialized ({})"
+                " select *, null::text as outcome, null::text as error from plan_now"
+                " where %(all)s or person_key in (select person_key from plan_now"
+                " inner join pg_temp.reviewed on plan_now.driver_id = reviewed.driver_id)"
             ).format(statement("plan")),
             {**_plan_parameters(options), "all": options.reviewed is None},
         )
         if options.reviewed is not None:
-            connection.execute(statement("compare_with_review"))
-            connection.execute(statement("insert_missing_reviewed"))
+            for name in ("compare_with_review", "insert_missing_reviewed", "refuse_whole_persons"):
+                connection.execute(statement(name))
+            connection.execute("delete from pg_temp.planned where outcome = 'not reviewed'")
         connection.execute("create index on pg_temp.planned (person_no)")
         connection.execute("analyze pg_temp.planned")
         row = connection.execute(
@@ -280,7 +282,7 @@ def waiting_for_reprocess(connection: Connection) -> int:
     return int(row["drivers"]) if row else 0
 
 
-def _plan_for_many(connection: Connection) -> None:
+def plan_for_many(connection: Connection) -> None:
     """Hash and merge joins for this transaction.
 
     On computed columns PostgreSQL's estimates can be one row where there are thousands, and a

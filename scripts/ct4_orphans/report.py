@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -137,20 +138,33 @@ def read_plan(path: Path, database: str) -> dict[str, str]:
     try:
         report = json.loads(path.read_text("utf-8"))
         mode, made_on = report["mode"], report["database"]
-        plan = {str(row["driver_id"]): str(row["fingerprint"]) for row in report["drivers"]}
-        len(report["stats"])
+        plan = {row["driver_id"]: row["fingerprint"] for row in report["drivers"]}
+        is_whole = "stats" in report  # its end; a reviewer may have left drivers out
     except OSError as error:
         raise OutputError(f"The plan {path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError):
+        is_whole = False
+    if not is_whole or not all(map(_is_planned_row, plan.items())):
         raise OutputError(
             f"{path} is no whole JSON report of a dry-run of this version. "
             "Make one:  orphans fix --dry-run"
-        ) from error
+        )
     if mode != "dry-run":
         raise RefusedError(f"{path} is the report of an execute; a plan is that of a dry-run.")
     if made_on != database:
         raise RefusedError(f"{path} was made on database {made_on}; this one is {database}.")
     return plan
+
+
+def _is_planned_row(row: tuple[Any, Any]) -> bool:
+    driver_id, fingerprint = row
+    return (
+        isinstance(driver_id, str)
+        and isinstance(fingerprint, str)
+        and "\0" not in driver_id
+        and not re.search("[\ud800-\udfff]", driver_id)
+        and re.fullmatch("[0-9a-f]{64}", fingerprint) is not None
+    )
 
 
 def csv_cell(value: Any) -> str:

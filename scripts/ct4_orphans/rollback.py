@@ -29,10 +29,14 @@ def to_save(connection: Connection, names: list[str]) -> Saved:
     """Return what a deploy is about to replace: the facts of each, None where there is nothing.
 
     Left out is what this project has replaced already: the older definition is saved, or lost.
+    Raises RefusedError if one of them is no view.
     """
     before = saved(connection)
     existing = views.facts_of(connection, *names)
-    ours = {row["name"] for row in rows(connection, statement("our_views"), {"names": names})}
+    no_views = [name for name, facts in existing.items() if facts["kind"] != "v"]
+    if no_views:
+        raise RefusedError(f"{', '.join(no_views)}: no view, so it cannot be replaced in place.")
+    ours = _ours(connection, names)
     found: Saved = {name: existing.get(name) for name in names if name not in ours}
     for schema in (OUR_SCHEMA, AUDIT_SCHEMA):
         if schema not in before and not _relations(connection, schema):
@@ -103,7 +107,7 @@ class Plan:
         for schema in self.schemas:
             yield f"  schema {schema}: {would_be}dropped"
         for name in self.kept:
-            yield f"  {name}: kept"
+            yield f"  {name}: left as it is"
 
 
 def plan(connection: Connection) -> Plan:
@@ -113,14 +117,7 @@ def plan(connection: Connection) -> Plan:
     reads what would be dropped.
     """
     kept = saved(connection)
-    ops = {
-        row["name"]
-        for row in rows(
-            connection,
-            statement("our_views"),
-            {"names": [name for name in public_views() if name not in kept]},
-        )
-    }
+    ops = _ours(connection, [name for name in public_views() if name not in kept])
     if ops:
         raise RefusedError(
             f"No earlier definition is kept of {', '.join(sorted(ops))}: they were replaced by "
@@ -130,19 +127,26 @@ def plan(connection: Connection) -> Plan:
     inner = _relations(connection, OUR_SCHEMA)
     audit = [name for name, kind in _relations(connection, AUDIT_SCHEMA).items() if kind == "v"]
     seeds = {f"{OUR_SCHEMA}.{path.stem}" for path in (project.ROOT / "seeds").glob("*.csv")}
-    public = views.facts_of(connection, *(name for name in kept if "." in name))
+    saved_views = {name: facts for name, facts in kept.items() if "." in name}
+    existing = views.facts_of(connection, *saved_views)
+    ours = _ours(connection, list(existing))
     result = Plan(
         audit_views=audit,
-        put_back=[facts for name, facts in kept.items() if facts and "." in name],
-        drop=[name for name in public if kept[name] is None]
+        put_back=[
+            facts
+            for name, facts in saved_views.items()
+            if facts and (name in ours or name not in existing)
+        ],
+        drop=[name for name in ours if not saved_views[name]]
         + [name for name, kind in inner.items() if kind == "v"],
         seeds=sorted(seeds & set(inner)),
         schemas=[name for name, facts in kept.items() if facts is None and "." not in name],
+        kept=sorted(set(existing) - ours),  # somebody has replaced them since: theirs to keep
         entries=count(connection, LEDGER) if views.facts_of(connection, LEDGER) else 0,
     )
     others = sorted(set(inner) - set(result.drop) - set(result.seeds))
     if others:
-        result.kept = [*others, f"schema {OUR_SCHEMA}"]
+        result.kept += [*others, f"schema {OUR_SCHEMA}"]
         result.schemas = [name for name in result.schemas if name != OUR_SCHEMA]
     _refuse_to_break_others(connection, result)
     return result
@@ -171,10 +175,10 @@ def roll_back(connection: Connection) -> Plan:
     return todo
 
 
-def export_ledger(connection: Connection, directory: Path, at: datetime) -> Path:
-    """Write the whole ledger to a CSV file of mode 0600, named after `at`; return its path.
+def export_ledger(connection: Connection, directory: Path, at: datetime) -> tuple[Path, int]:
+    """Write the whole ledger to a CSV file of mode 0600, named after `at`.
 
-    Raises OutputError.
+    Returns its path and the number of entries. Raises OutputError.
     """
     path = private_file(directory, f"orphans_ledger_{at:%Y%m%d_%H%M%S_%f}.csv")
     query = (
@@ -182,25 +186,27 @@ def export_ledger(connection: Connection, directory: Path, at: datetime) -> Path
         " to stdout with (format csv, header)"
     )
     try:
-        with path.open("wb") as file, connection.cursor().copy(query) as copy:
-            for block in copy:
-                file.write(block)
+        with path.open("wb") as file, connection.cursor() as cursor:
+            with cursor.copy(query) as copy:
+                for block in copy:
+                    file.write(block)
+            return path, cursor.rowcount
     except OSError as error:
         raise OutputError(f"The ledger cannot be written to {path}: {error.strerror}.") from error
-    return path
 
 
-def migrate_back(settings: Settings) -> str:
+def migrate_back(settings: Settings, exported: int) -> str:
     """Take the ledger out: alembic downgrade base, and its version table. Return what it said.
 
-    The ledger's entries go with it: export them first. Raises DatabaseError with Alembic's words.
+    `exported` is the number of entries that are safe: with more of them the downgrade refuses.
+    Raises DatabaseError with Alembic's words.
     """
     code, output = project.run(
         "alembic",
         "downgrade",
         "base",
         settings=settings,
-        environment={"ORPHANS_DOWNGRADE_DESTROYS_LEDGER": "yes"},
+        environment={"ORPHANS_DOWNGRADE_DESTROYS_LEDGER": str(exported)},
     )
     if code:
         raise DatabaseError(project.last_words(output).removeprefix("Error: "))
@@ -209,9 +215,14 @@ def migrate_back(settings: Settings) -> str:
     return output
 
 
+def _ours(connection: Connection, names: list[str]) -> set[str]:
+    """Return those of the names that are views of this project: they read its schema."""
+    return {row["name"] for row in rows(connection, statement("our_views"), {"names": names})}
+
+
 def public_views() -> list[str]:
     """Return the names of the views that the project puts in place of others, or beside them."""
-    return [f"ops.{path.stem}" for path in (project.ROOT / "models/ops").glob("*.sql")]
+    return sorted(f"ops.{path.stem}" for path in (project.ROOT / "models/ops").glob("*.sql"))
 
 
 def _relations(connection: Connection, schema: str) -> dict[str, str]:

@@ -73,7 +73,8 @@ def run_execute(
         refused = fixing.refused_drivers(connection)
         raise IncompleteError(
             f"Refused, because their situation is no longer the reviewed one: {some(refused, 20)}. "
-            "The others are done. Make a new plan for them:  orphans fix --dry-run"
+            f"{'The others are done' if stats.applied else 'Nothing was changed'}. "
+            "Make a new plan for them:  orphans fix --dry-run"
         )
     if drivers == 0 and options.reviewed is None:
         _say_nothing_to_do(connection)

@@ -1,5 +1,5 @@
--- All that is known of one driver, one row: links, leads, evidence, plan, history, and which views
--- show it. The person is the one it is linked to, else that of its newest ledger entry.
+-- All that is known of one driver, one row: links, leads, history, and which views
+-- show it. The person is given as a value: from a subquery it would not be pushed down into views.
 with entries as (
     select *
     from canon.driver_orphan_quarantine_ledger
@@ -10,19 +10,11 @@ driver_link as (
     select *
     from ct4_orphans.int_driver_links
     where driver_id = %(driver_id)s
-),
-
-person as (
-    select
-        coalesce(
-            (select person_key from driver_link),
-            (select person_key from entries order by revision desc limit 1)
-        ) as person_key
 )
 
 select
     %(driver_id)s::text as driver_id,
-    person.person_key::text as person_key,
+    %(person_key)s::text as person_key,
     (
         select jsonb_build_object(
             'match_rule', match_rule,
@@ -39,7 +31,7 @@ select
                 order by link_id
             )
             from ct4_orphans.int_lead_links
-            where person_key = person.person_key
+            where person_key = %(person_key)s::uuid
         ),
         '[]'
     ) as leads,
@@ -55,33 +47,12 @@ select
             'detected_at', detected_at,
             'resolved_at', resolved_at,
             'resolution_notes', resolution_notes,
-            'explanation', evidence_json ->> 'explanation'
+            'explanation', evidence_json ->> 'explanation',
+            'kept_driver_link', evidence_json -> 'driver_link'
         )
         from canon.driver_orphan_quarantine
         where driver_id = %(driver_id)s
     ) as quarantine,
-    (
-        select jsonb_build_object(
-            'is_repairable', is_repairable,
-            'evidence_level', evidence_level,
-            'strategy', strategy,
-            'lead_rows', lead_rows,
-            'rivals', rivals,
-            'weak_events', weak_events
-        )
-        from ct4_orphans.int_person_evidence
-        where person_key = person.person_key
-    ) as evidence,
-    (
-        select jsonb_build_object(
-            'action', action,
-            'status', status,
-            'requires_reprocess', requires_reprocess,
-            'explanation', explanation
-        )
-        from ops.v_orphan_fix_plan
-        where driver_id = %(driver_id)s
-    ) as plan,
     coalesce(
         (
             select jsonb_agg(
@@ -121,4 +92,3 @@ select
         from ct4_orphans.int_excluded_drivers
         where driver_id = %(driver_id)s
     ) as is_excluded
-from person

@@ -69,7 +69,12 @@ select
     next.revision,
     coalesce(link.person_key, previous.person_key),
     coalesce(previous.detected_at, now()),
-    coalesce(entered.given_reason, previous.detected_reason, entered.default_reason),
+    -- Whom a person shuts out, no machine looks at again.
+    coalesce(
+        entered.given_reason,
+        case when %(status)s <> 'quarantined' then previous.detected_reason end,
+        entered.default_reason
+    ),
     coalesce(link.match_rule, previous.creation_rule),
     jsonb_build_object(
         'action', 'resolve',

@@ -17,7 +17,7 @@ insert into canon.driver_orphan_quarantine_ledger (
 )
 select
     undone.driver_id,
-    undone.revision + 1,
+    newest.revision + 1,
     entry.person_key,
     entry.detected_at,
     entry.detected_reason,
@@ -46,6 +46,11 @@ inner join canon.driver_orphan_quarantine_ledger as entry
         and case
             when undone.was_in_no_state then undone.revision else undone.revision_before
         end = entry.revision
+cross join lateral (
+    select max(ledger.revision) as revision
+    from canon.driver_orphan_quarantine_ledger as ledger
+    where ledger.driver_id = undone.driver_id
+) as newest
 left join pg_temp.removed_links on undone.person_key = removed_links.person_key
 where undone.refusal is null
 order by undone.driver_id

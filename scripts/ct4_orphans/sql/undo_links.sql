@@ -1,5 +1,5 @@
--- The lead links that the run made for the persons that are undone are removed, and kept whole for
--- their entries.
+-- What the run put into canon.identity_links is removed, and kept whole for the entries: lead links
+-- of the persons that are undone, and driver links that had been removed by a purge before.
 with removed as (
     delete from canon.identity_links
     where
@@ -9,6 +9,12 @@ with removed as (
             select undone.person_key
             from pg_temp.undone
             where undone.refusal is null
+        )
+        or source_table = 'drivers'
+        and source_pk in (
+            select undone.driver_id
+            from pg_temp.undone
+            where undone.refusal is null and undone.was_without_link
         )
     returning *
 )

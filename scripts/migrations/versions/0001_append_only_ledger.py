@@ -281,7 +281,8 @@ def refuse_to_destroy_ledger_rows() -> None:
     """The ledger is history: losing it must be said aloud."""
     rows = op.get_bind().execute(text("select count(*) from canon.driver_orphan_quarantine_ledger"))
     count = rows.scalar_one()
-    if count and os.environ.get(DESTROY_VARIABLE) != "yes":
+    # 'orphans rollback' says how many it has exported: one that came since would be lost.
+    if count and os.environ.get(DESTROY_VARIABLE) not in ("yes", str(count)):
         raise RefusedError(
             f"The ledger holds {count} entries, and the downgrade would destroy them. Back it up "
             f"(pg_dump -t canon.driver_orphan_quarantine_ledger), then set {DESTROY_VARIABLE}=yes."
