@@ -226,7 +226,9 @@ def _structure(connection: AnyConnection, facts: views.Facts) -> list[str]:
         """,
         [facts["oid"]],
     )[0]
-    problems = [f"a view cannot have this: {trigger}" for trigger in facts["triggers"]]
+    problems = [
+        f"a view cannot have this: {trigger['definition']}" for trigger in facts["triggers"]
+    ]
     if found["key"] != "PRIMARY KEY (driver_id)":
         problems.append(f"expected PRIMARY KEY (driver_id), found {found['key']}")
     if found["row_security"]:

@@ -16,7 +16,7 @@ from ct4_orphans import explain as explaining
 from ct4_orphans import fix as fixing
 from ct4_orphans import rollback as rolling_back
 from ct4_orphans import verify as verifying
-from ct4_orphans.database import Connection, Settings, connect
+from ct4_orphans.database import Settings, connect
 from ct4_orphans.errors import IncompleteError, printable, some
 from ct4_orphans.report import open_report, read_plan
 from ct4_orphans.run import run_dry_run, run_execute
@@ -333,20 +333,26 @@ def rollback(dry_run: bool, migration: bool, output_dir: Path) -> None:
         connect(settings, read_only=dry_run) as connection,
         deploying.only_one_deploy(connection),
     ):
-        todo = rolling_back.plan(connection)
+        migration = migration and doctors.current_revision(connection) is not None
+        todo = rolling_back.plan(connection, with_migration=migration)
+        asks = not dry_run and (migration or not todo.is_empty) and sys.stdin.isatty()
+        if asks and not click.confirm(f"Roll back {settings}?"):
+            raise IncompleteError("Not confirmed. Nothing was changed.")
+        exported = 0
+        if migration and todo.entries and not dry_run:
+            at = fixing.database_time(connection)
+            path, exported = rolling_back.export_ledger(connection, output_dir, at)
+            click.echo(f"  {exported:,} ledger entries are in {path}. Keep it: it is history.")
         if not dry_run and not todo.is_empty:
-            if sys.stdin.isatty() and not click.confirm(f"Roll back {settings}?"):
-                raise IncompleteError("Not confirmed. Nothing was changed.")
-            todo = rolling_back.roll_back(connection)
+            todo = rolling_back.roll_back(connection, with_migration=migration)
         for line in todo.in_words("would be " if dry_run else ""):
             click.echo(printable(line))
         if todo.is_empty:
             click.echo("  no view of this project is there")
-        if migration and doctors.current_revision(connection):
-            if dry_run:
-                click.echo(f"  the ledger: {todo.entries:,} entries would be exported and dropped")
-            else:
-                _migrate_back(connection, settings, todo.entries, output_dir)
+        if migration and dry_run:
+            click.echo(f"  the ledger: {todo.entries:,} entries would be exported and dropped")
+        elif migration:
+            click.echo(rolling_back.migrate_back(settings, exported).rstrip())
         elif not dry_run and not todo.is_empty:
             click.echo("The ledger stays, and the name canon.driver_orphan_quarantine with it.")
     click.echo("Nothing was changed." if dry_run else "Rolled back.")
@@ -368,14 +374,3 @@ def demo_shell() -> None:
     from ct4_orphans.demo.job import open_shell
 
     sys.exit(open_shell())
-
-
-def _migrate_back(
-    connection: Connection, settings: Settings, entries: int, output_dir: Path
-) -> None:
-    exported = 0
-    if entries:
-        at = fixing.database_time(connection)
-        path, exported = rolling_back.export_ledger(connection, output_dir, at)
-        click.echo(f"Ledger: {exported:,} entries are in {path}. Keep it: it is history.")
-    click.echo(rolling_back.migrate_back(settings, exported).rstrip())

@@ -249,6 +249,14 @@ class Deploy:
                 how = "replaced in place" if name in existing else "created"
                 self.say(f"    {name}: would be {how}")
             return
+        with self._connect() as connection:
+            not_saved = rollback.to_save(connection, rollback.public_views())
+        originals = [name for name, facts in not_saved.items() if facts and "." in name]
+        if originals:
+            raise RefusedError(
+                f"Not saved yet, so there would be no way back: {', '.join(originals)}. "
+                "Run the phase save first:  orphans deploy --from save."
+            )
         self._tool("dbt", "seed", show="Done.|ERROR|Error")
         self._tool("dbt", "run", show="Done.|ERROR|Error")
 

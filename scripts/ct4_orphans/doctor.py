@@ -59,7 +59,7 @@ def examine(
     except DatabaseError as error:
         return [*findings, Finding(STOPS, "dbt", error.message)]
     findings += _rows(connection, "doctor_sources", {"sources": json.dumps(contract.sources)})
-    for check in (_deployment, _ledger, _views, _empty, _skipped_rows, _broken_rules):
+    for check in (_deployment, _ledger, _views, _empty, _skipped_rows, _history, _broken_rules):
         try:
             with connection.transaction():
                 findings += check(connection, contract)
@@ -361,6 +361,21 @@ def _skipped_rows(connection: Connection, contract: Contract) -> Iterator[Findin
             yield Finding(
                 NOTE, row["relation"], f"rows with {row['reason']}: {row['rows_found']:,}"
             )
+
+
+def _history(connection: Connection, contract: Contract) -> Iterator[Finding]:
+    """What a verification would say of the ledger's history, which no fix puts right."""
+    if not views.facts_of(connection, adoption.NAME):
+        yield from _rows(connection, "doctor_history", {})
+        return
+    for name in ("criterion_5_ledger_history_has_gaps", "criterion_5_relinks_and_ledger_disagree"):
+        violations = f"{verify.AUDIT}.{name}"
+        if views.facts_of(connection, violations):
+            found = adoption.count(connection, violations)
+            if found:
+                yield Finding(
+                    LATER, violations, f"rows that break it: {found:,}", "README, The tests."
+                )
 
 
 def _broken_rules(connection: Connection, contract: Contract) -> Iterator[Finding]:

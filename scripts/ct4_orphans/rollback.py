@@ -11,7 +11,7 @@ from pathlib import Path
 from psycopg import sql
 
 from ct4_orphans import project, views
-from ct4_orphans.adoption import count
+from ct4_orphans.adoption import NAME, count, was_adopted
 from ct4_orphans.database import Connection, Settings, connect, rows, statement
 from ct4_orphans.errors import DatabaseError, OutputError, RefusedError
 from ct4_orphans.fix import only_one_execute
@@ -29,15 +29,16 @@ def to_save(connection: Connection, names: list[str]) -> Saved:
     """Return what a deploy is about to replace: the facts of each, None where there is nothing.
 
     Left out is what this project has replaced already: the older definition is saved, or lost.
-    Raises RefusedError if one of them is no view.
+    What is no view is left out too: it cannot be replaced, as doctor and dbt say.
     """
     before = saved(connection)
     existing = views.facts_of(connection, *names)
-    no_views = [name for name, facts in existing.items() if facts["kind"] != "v"]
-    if no_views:
-        raise RefusedError(f"{', '.join(no_views)}: no view, so it cannot be replaced in place.")
     ours = _ours(connection, names)
-    found: Saved = {name: existing.get(name) for name in names if name not in ours}
+    found: Saved = {
+        name: existing.get(name)
+        for name in names
+        if name not in ours and (name not in existing or existing[name]["kind"] == "v")
+    }
     for schema in (OUR_SCHEMA, AUDIT_SCHEMA):
         if schema not in before and not _relations(connection, schema):
             exists = rows(connection, "select 1 where to_regnamespace(%s) is not null", [schema])
@@ -110,7 +111,7 @@ class Plan:
             yield f"  {name}: left as it is"
 
 
-def plan(connection: Connection) -> Plan:
+def plan(connection: Connection, *, with_migration: bool = False) -> Plan:
     """Return what a rollback would do.
 
     Raises RefusedError naming a view whose earlier definition was never saved, and whatever else
@@ -149,10 +150,12 @@ def plan(connection: Connection) -> Plan:
         result.kept += [*others, f"schema {OUR_SCHEMA}"]
         result.schemas = [name for name in result.schemas if name != OUR_SCHEMA]
     _refuse_to_break_others(connection, result)
+    if with_migration:
+        _refuse_to_break_readers_of_the_quarantine(connection, result)
     return result
 
 
-def roll_back(connection: Connection) -> Plan:
+def roll_back(connection: Connection, *, with_migration: bool = False) -> Plan:
     """Put everything back that a deploy replaced, in one transaction.
 
     Definitions, owners, options, comments and grants are those saved; views of others on top
@@ -160,7 +163,7 @@ def roll_back(connection: Connection) -> Plan:
     """
     with only_one_execute(connection), connection.transaction():
         connection.execute("set local lock_timeout = '15s'")
-        todo = plan(connection)
+        todo = plan(connection, with_migration=with_migration)
         views.lock(connection, *map(views.qualified, todo.put_back), *todo.drop)
         _drop(connection, "view", todo.audit_views)
         for facts in todo.put_back:
@@ -199,7 +202,7 @@ def migrate_back(settings: Settings, exported: int) -> str:
     """Take the ledger out: alembic downgrade base, and its version table. Return what it said.
 
     `exported` is the number of entries that are safe: with more of them the downgrade refuses.
-    Raises DatabaseError with Alembic's words.
+    Raises RefusedError or DatabaseError with Alembic's words.
     """
     code, output = project.run(
         "alembic",
@@ -209,7 +212,9 @@ def migrate_back(settings: Settings, exported: int) -> str:
         environment={"ORPHANS_DOWNGRADE_DESTROYS_LEDGER": str(exported)},
     )
     if code:
-        raise DatabaseError(project.last_words(output).removeprefix("Error: "))
+        kind = RefusedError if code == RefusedError.exit_code else DatabaseError
+        words = project.last_words(output).removeprefix("Error: ")
+        raise kind(f"{words} The views are put back; the ledger is as it was. Run the same again.")
     with connect(settings) as connection:
         connection.execute("drop table if exists canon.ct4_orphans_alembic_version")
     return output
@@ -245,10 +250,27 @@ def _refuse_to_break_others(connection: Connection, todo: Plan) -> None:
     put_back = [views.qualified(facts) for facts in todo.put_back]
     readers, others = views.dependants_of(connection, *going)
     names = {views.qualified(view) for view in readers} - {*going, *put_back} | set(others)
+    for facts in todo.put_back:
+        views.refuse_what_cannot_be_made_anew(connection, facts)
     if names:
         raise RefusedError(
             f"These read what would be dropped: {', '.join(sorted(names))}. Drop them first; "
             "nothing was changed."
+        )
+
+
+def _refuse_to_break_readers_of_the_quarantine(connection: Connection, todo: Plan) -> None:
+    """The downgrade refuses them too, but then the views would be back already."""
+    adopted = was_adopted(connection)
+    mine = {NAME, *todo.drop, *todo.audit_views}
+    readers, others = views.dependants_of(connection, LEDGER, *([] if adopted else [NAME]))
+    names = {views.qualified(view) for view in readers} - mine | set(others)
+    if adopted:  # views follow to the older table, nothing else does
+        names |= set(views.dependants_of(connection, NAME)[1])
+    if names:
+        raise RefusedError(
+            f"These read the quarantine: {', '.join(sorted(names))}. Drop them first, and make "
+            "them again afterwards; or roll back without --migration. Nothing was changed."
         )
 
 

@@ -78,6 +78,11 @@ def verify(
                 f"The verification looked at nothing: no rows for {names[0]}. "
                 "Check DB_NAME, and that CT4's loads have run."
             )
+    if checked["has_drivers_to_show"] and not checked["criterion_2_excluded_drivers_in_funnel"]:
+        raise DatabaseError(
+            "The verification looked at nothing: ops.v_cabinet_funnel_status shows nobody at all. "
+            "Someone has replaced it:  orphans deploy --only build"
+        )
     return sorted(
         (
             Check(name, result["status"], result["failures"], checked.get(name))

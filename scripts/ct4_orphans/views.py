@@ -17,7 +17,7 @@ from ct4_orphans.database import AnyConnection, statement
 from ct4_orphans.errors import RefusedError
 
 Facts = dict[str, Any]
-Grants = list[list[Any]]  # grantee (None: public), privilege, grantable
+Grants = list[list[Any]]  # grantee (None: public), privilege, grantable, grantor
 
 
 def facts_of(connection: AnyConnection, *names: str) -> dict[str, Facts]:
@@ -84,17 +84,26 @@ def put_back(connection: AnyConnection, wanted: Facts) -> None:
             _create(cursor, wanted)
             _complete(cursor, wanted)
         return
-    above, others = all_dependants_of(connection, name)
-    if others:
-        raise RefusedError(
-            f"{name} must lose a column again, so it cannot be replaced in place, and these depend "
-            f"on it: {', '.join(others)}. Drop them first, and make them again afterwards."
-        )
+    refuse_what_cannot_be_made_anew(connection, wanted)
+    above, _ = all_dependants_of(connection, name)
     with _full_names(connection) as cursor:
         cursor.execute(drop_views([now, *above]))
         for view in [wanted, *above]:
             _create(cursor, view)
             _complete(cursor, view)
+
+
+def refuse_what_cannot_be_made_anew(connection: AnyConnection, wanted: Facts) -> None:
+    """Raise RefusedError if `put_back` would have to drop what is no view."""
+    name = qualified(wanted)
+    now = facts_of(connection, name).get(name)
+    others = all_dependants_of(connection, name)[1]
+    if now and _shape(now) != _shape(wanted) and others:
+        raise RefusedError(
+            f"{name} must lose a column again, so it cannot be replaced in place, and these depend "
+            f"on it: {', '.join(others)}. Drop them first, and make them again afterwards. "
+            "Nothing was changed."
+        )
 
 
 def drop_views(views: Iterable[Facts]) -> sql.Composed:
@@ -132,13 +141,14 @@ def take_grants(
     """
     with _full_names(connection) as cursor:
         now = _facts(cursor, _oids(cursor, [target]))[0]
-        own = [grant for grant in now["grants"] if grant[0] == now["owner"]]
-        given = [grant for grant in grants if grant[0] != now["owner"]]
-        _set_grants(cursor, now, None, now["grants"], own + given)
+        # The owner grants them now, whoever did before.
+        own = [grant[:3] for grant in now["grants"] if grant[0] == now["owner"]]
+        given = [grant[:3] for grant in grants if grant[0] != now["owner"]]
+        _set_grants(cursor, now, None, [grant[:3] for grant in now["grants"]], own + given)
         for column in now["columns"]:
-            _set_grants(
-                cursor, now, column["name"], column["grants"], columns.get(column["name"], [])
-            )
+            had = [grant[:3] for grant in column["grants"]]
+            wanted = [grant[:3] for grant in columns.get(column["name"], [])]
+            _set_grants(cursor, now, column["name"], had, wanted)
 
 
 @contextmanager
@@ -206,9 +216,17 @@ def _complete(cursor: psycopg.Cursor[Any], wanted: Facts) -> None:
                     relation, name, sql.Literal(column["comment"])
                 )
             )
-    for definition in (*wanted["triggers"], *wanted["rules"]):
-        if definition not in (*now["triggers"], *now["rules"]):
-            cursor.execute(sql.SQL(definition))
+    for trigger in wanted["triggers"]:
+        if trigger not in now["triggers"]:
+            cursor.execute(sql.SQL(trigger["definition"]))
+            cursor.execute(
+                sql.SQL("comment on trigger {} on {} is {}").format(
+                    sql.Identifier(trigger["name"]), relation, sql.Literal(trigger["comment"])
+                )
+            )
+    for rule in wanted["rules"]:
+        if rule not in now["rules"]:
+            cursor.execute(sql.SQL(rule))
     now = _facts(cursor, [now["oid"]])[0]  # a new owner has changed the grants
     _set_grants(cursor, wanted, None, now["grants"], wanted["grants"])
     for had, column in zip(now["columns"], wanted["columns"], strict=True):
@@ -225,16 +243,31 @@ def _set_grants(
     on = sql.SQL("({}) on {}" if column else "{}on {}").format(
         sql.Identifier(column) if column else sql.SQL(""), identifier(relation)
     )
-    for grantee, privilege, grantable in (*now, *wanted):
-        grant = [grantee, privilege, grantable]
-        if (grant in now) == (grant in wanted):
-            continue
-        to = sql.Identifier(grantee) if grantee else sql.SQL("public")
-        if grant in now:
-            form = "revoke {} {} from {}"
-        else:
-            form = "grant {} {} to {}" + (" with grant option" if grantable else "")
-        cursor.execute(sql.SQL(form).format(sql.SQL(privilege), on, to))
+    gone = [grant for grant in now if grant not in wanted]
+    new = [grant for grant in wanted if grant not in now]
+    # What somebody passed on goes first and comes last.
+    for grant in sorted(gone, key=lambda grant: grant[3:] == [relation["owner"]]):
+        _grant(cursor, relation, "revoke {} {} from {}", on, grant)
+    for grant in sorted(new, key=lambda grant: grant[3:] != [relation["owner"]]):
+        form = "grant {} {} to {}" + (" with grant option" if grant[2] else "")
+        _grant(cursor, relation, form, on, grant)
+
+
+def _grant(
+    cursor: psycopg.Cursor[Any], relation: Facts, form: str, on: sql.Composed, grant: list[Any]
+) -> None:
+    """Grant or revoke, as the role that did it where that is not the owner."""
+    grantee, privilege, _, *grantor = grant
+    to = sql.Identifier(grantee) if grantee else sql.SQL("public")
+    statement_ = sql.SQL(form).format(sql.SQL(privilege), on, to)
+    if not grantor or grantor[0] == relation["owner"]:
+        cursor.execute(statement_)
+        return
+    cursor.execute("select current_setting('role') as role")
+    before = cursor.fetchall()[0]["role"]
+    cursor.execute(sql.SQL("set local role {}").format(sql.Identifier(grantor[0])))
+    cursor.execute(statement_)
+    cursor.execute("select set_config('role', %s, true)", [before])
 
 
 def _oids(cursor: psycopg.Cursor[Any], names: Iterable[str]) -> list[int]:

@@ -24,6 +24,16 @@ select
     states.released as criterion_5_released_drivers_without_lead,
     links.relinks as criterion_5_relinks_and_ledger_disagree,
     (select count(*) from canon.driver_orphan_quarantine_ledger)
-        as criterion_5_ledger_history_has_gaps
+        as criterion_5_ledger_history_has_gaps,
+    exists (
+        select 1
+        from ct4_orphans.int_driver_links as driver_links
+        where
+            not exists (
+                select 1
+                from ct4_orphans.int_excluded_drivers as excluded
+                where excluded.driver_id = driver_links.driver_id
+            )
+    ) as has_drivers_to_show
 from links
 cross join states

@@ -24,7 +24,8 @@ cross join lateral (
                 jsonb_build_array(
                     case when acl.grantee <> 0 then pg_get_userbyid(acl.grantee) end,
                     acl.privilege_type,
-                    acl.is_grantable
+                    acl.is_grantable,
+                    pg_get_userbyid(acl.grantor)
                 )
             ),
             '[]'
@@ -49,7 +50,8 @@ left join lateral (
                                         when acl.grantee <> 0 then pg_get_userbyid(acl.grantee)
                                     end,
                                     acl.privilege_type,
-                                    acl.is_grantable
+                                    acl.is_grantable,
+                                    pg_get_userbyid(acl.grantor)
                                 )
                             ),
                             '[]'
@@ -68,7 +70,15 @@ left join lateral (
         and not attribute.attisdropped
 ) as columns on true
 left join lateral (
-    select jsonb_agg(pg_get_triggerdef(tg.oid) order by tg.tgname) as triggers
+    select
+        jsonb_agg(
+            jsonb_build_object(
+                'name', tg.tgname,
+                'definition', pg_get_triggerdef(tg.oid),
+                'comment', obj_description(tg.oid, 'pg_trigger')
+            )
+            order by tg.tgname
+        ) as triggers
     from pg_trigger as tg
     where tg.tgrelid = relation.oid and not tg.tgisinternal
 ) as triggers on true
