@@ -12,7 +12,7 @@ demo-shell: .venv/installed
 	$(BIN)/orphans demo-shell
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # sqlfluff needs a database to compile against: tests/python/test_style.py runs it.
 lint: .venv/installed

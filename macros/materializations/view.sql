@@ -19,9 +19,20 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
+    {#- `create or replace` forgets them: security_barrier decides who sees which rows. -#}
+    {%- set options = run_query(
+        "select array_to_string(reloptions, ', ') from pg_class"
+        " where oid = to_regclass('" ~ target_relation.include(database=false) ~ "')"
+        " and reloptions is not null"
+    ) -%}
+
     {% call statement('main') -%}
         {{ get_replace_view_sql(target_relation, sql) }}
     {%- endcall %}
+
+    {% for option in options.columns[0].values() %}
+        {% do run_query("alter view " ~ target_relation ~ " set (" ~ option ~ ")") %}
+    {% endfor %}
 
     {% do let_owner_read_parents(target_relation) %}
 

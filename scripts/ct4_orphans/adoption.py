@@ -226,9 +226,8 @@ def _structure(connection: AnyConnection, facts: views.Facts) -> list[str]:
         """,
         [facts["oid"]],
     )[0]
-    problems = [
-        f"a view cannot have this: {trigger['definition']}" for trigger in facts["triggers"]
-    ]
+    own = [*(trigger["definition"] for trigger in facts["triggers"]), *facts["rules"]]
+    problems = [f"the view would not have this: {definition}" for definition in own]
     if found["key"] != "PRIMARY KEY (driver_id)":
         problems.append(f"expected PRIMARY KEY (driver_id), found {found['key']}")
     if found["row_security"]:

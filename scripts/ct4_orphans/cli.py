@@ -180,7 +180,8 @@ def resolve(driver_id: str, status: str, note: str, reason: str | None, dry_run:
         run_id = None if dry_run or is_done else decisions.resolve(connection, decision)
     was = now or "in no quarantine"
     if run_id:
-        click.echo(f"Driver {driver_id}: was {was}, is {status}. Run {run_id}.")
+        link = " No driver link of it is left." if status == "purged" else ""
+        click.echo(f"Driver {driver_id}: was {was}, is {status}.{link} Run {run_id}.")
         click.echo(f"Next: look at it:  orphans explain {driver_id}")
     elif is_done or not dry_run:
         click.echo(f"Driver {driver_id} is {status} already. Nothing was changed.")
@@ -276,8 +277,8 @@ def deploy(
     """
     if start and only:
         raise click.UsageError("--from and --only exclude each other.")
-    if only == "fix" and not (execute or dry_run):
-        raise click.UsageError("--only fix needs --execute.")
+    if not (execute or dry_run) and (only == "fix" or start in deploying.ONLY_TO_EXECUTE):
+        raise click.UsageError("The fix, and what comes after it, needs --execute.")
     settings = Settings.from_environment()
     asks = execute and not dry_run and sys.stdin.isatty()
     if asks and not click.confirm(f"Deploy to {settings}, and execute the fix?"):
@@ -304,9 +305,7 @@ def verify() -> None:
         if not verifying.is_green(checks):
             for line in verifying.violators(connection, checks):
                 click.echo(printable(line))
-            raise IncompleteError(
-                "There are violations. For most the fix is:  orphans fix --dry-run"
-            )
+            raise IncompleteError(f"Not all is green. {' '.join(verifying.remedies(checks))}")
     click.echo("All criteria hold.")
 
 
@@ -355,7 +354,8 @@ def rollback(dry_run: bool, migration: bool, output_dir: Path) -> None:
             click.echo(rolling_back.migrate_back(settings, exported).rstrip())
         elif not dry_run and not todo.is_empty:
             click.echo("The ledger stays, and the name canon.driver_orphan_quarantine with it.")
-    click.echo("Nothing was changed." if dry_run else "Rolled back.")
+    done = not dry_run and (migration or not todo.is_empty)
+    click.echo("Rolled back." if done else "Nothing was changed.")
 
 
 @main.command(short_help="The whole job, on an embedded server.", epilog="Example: make demo")

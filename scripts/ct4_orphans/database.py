@@ -155,7 +155,8 @@ def _advice(error: psycopg.Error) -> str:
 _ADVICE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     (
         (pg_errors.UndefinedTable, pg_errors.InvalidSchemaName, pg_errors.UndefinedColumn),
-        "Something is missing: run 'alembic upgrade head', then 'dbt seed' and 'dbt run'.",
+        "Something is missing: run 'orphans deploy' (by hand: 'alembic upgrade head', 'dbt seed', "
+        "'dbt run').",
     ),
     (
         (pg_errors.InsufficientPrivilege,),

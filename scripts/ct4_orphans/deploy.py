@@ -49,37 +49,34 @@ PHASES = (
     Phase(
         "save",
         "Keep the views that will be replaced, as they are",
-        "The ledger is there; all views are still the earlier ones.",
+        "No view and no row of CT4's was changed in this phase.",
         can_roll_back=True,
     ),
     Phase(
         "build",
         "Build the views, in place (dbt seed, dbt run)",
-        "Each view is either the earlier one or the new one, whole; no row was changed.",
+        "Each view is either the earlier one or the new one, whole; no row of CT4's was changed.",
         can_roll_back=True,
     ),
     Phase(
         "exclusion",
         "Check that nobody who is shut out is shown (dbt test, criterion 2)",
-        "All views are the new ones; no row was changed.",
+        "Nothing was changed in this phase.",
         can_roll_back=True,
     ),
     Phase(
-        "dry-run",
-        "Dry-run of the fix",
-        "All views are the new ones; no row was changed.",
-        can_roll_back=True,
+        "dry-run", "Dry-run of the fix", "Nothing was changed in this phase.", can_roll_back=True
     ),
     Phase(
         "fix",
         "Execute the fix",
-        "All views are the new ones; of the fix whole transactions are kept, nothing is half done.",
+        "Of the fix whole transactions are kept, nothing is half done.",
         can_roll_back=True,
     ),
     Phase(
         "verify",
         "Verify all criteria",
-        "The fix is applied; the rows that break a rule are named above.",
+        "Nothing was changed in this phase; what is red is named above.",
         can_roll_back=True,
     ),
 )
@@ -122,7 +119,7 @@ class Deploy:
         for phase in self.options.phases():
             number = f"[{NAMES.index(phase.name) + 1}/{len(PHASES)}]"
             if phase.name in ONLY_TO_EXECUTE and not (
-                self.options.execute or self.options.only == phase.name == "verify"
+                self.options.execute or self.options.only == phase.name
             ):
                 self.say(f"{number} {phase.name}: left out without --execute")
                 continue
@@ -251,12 +248,9 @@ class Deploy:
             return
         with self._connect() as connection:
             not_saved = rollback.to_save(connection, rollback.public_views())
-        originals = [name for name, facts in not_saved.items() if facts and "." in name]
-        if originals:
-            raise RefusedError(
-                f"Not saved yet, so there would be no way back: {', '.join(originals)}. "
-                "Run the phase save first:  orphans deploy --from save."
-            )
+        if any(facts and "." in name for name, facts in not_saved.items()):
+            self.say("    not saved yet; there must be a way back:")
+            self._save()
         self._tool("dbt", "seed", show="Done.|ERROR|Error")
         self._tool("dbt", "run", show="Done.|ERROR|Error")
 
@@ -273,6 +267,8 @@ class Deploy:
     def _dry_run(self) -> None:
         with self._connect() as connection:
             is_built = views.facts_of(connection, "ops.v_orphan_fix_plan")
+        if not is_built and not self.options.dry_run:
+            raise DatabaseError("There is no plan yet: ops.v_orphan_fix_plan is missing. Build it.")
         if not is_built:
             self.say("    would run: orphans fix --dry-run (there is no plan before the build)")
             return

@@ -173,8 +173,12 @@ def roll_back(connection: Connection, *, with_migration: bool = False) -> Plan:
         for schema in todo.schemas:
             connection.execute(sql.SQL("drop schema if exists {}").format(sql.Identifier(schema)))
         if views.facts_of(connection, SAVED):
-            # What is back is in the catalogue again; the next deploy saves it anew.
-            connection.execute("delete from canon.ct4_orphans_saved_views")
+            # What is back is in the catalogue again; the next deploy saves it anew. Of a view that
+            # is left as it is the earlier definition is kept, as long as the ledger is.
+            connection.execute(
+                "delete from canon.ct4_orphans_saved_views where %s or relation <> all(%s::text[])",
+                [with_migration, todo.kept],
+            )
     return todo
 
 

@@ -25,6 +25,10 @@ SAYS = {
     "criterion_5_relinks_and_ledger_disagree": "5  links of the fix and ledger agree",
     "criterion_5_ledger_history_has_gaps": "5  the ledger's history is whole",
 }
+FOR_A_PERSON = (
+    "criterion_5_relinks_and_ledger_disagree",
+    "criterion_5_ledger_history_has_gaps",
+)
 CRITERION_4 = "4  the page works"
 
 
@@ -111,6 +115,25 @@ def in_words(checks: list[Check], *, is_whole: bool = True) -> Iterator[str]:
         if check.status != "pass":
             kind = "WARNING" if check.is_green else "FAILED"
             yield f"  {kind}: {_violations(check)} rows in {AUDIT}.{check.name}"
+
+
+def remedies(checks: list[Check]) -> list[str]:
+    """Return what to do about what is red, each once."""
+    found = []
+    for check in checks:
+        if check.is_green:
+            continue
+        if check.violations is None:
+            found.append(f"{check.name} could not be carried out: run dbt test to see why.")
+        elif check.name.startswith("criterion_2"):
+            found.append("Someone has replaced a view:  orphans deploy --only build.")
+        elif check.name in FOR_A_PERSON:
+            found.append("Links or history were changed by hand: README, The tests.")
+        elif check.name in SAYS:
+            found.append("See what a fix would do:  orphans fix --dry-run.")
+        else:
+            found.append(f"{check.name}: README, The tests.")
+    return list(dict.fromkeys(found))
 
 
 def violators(connection: Connection, checks: list[Check]) -> Iterator[str]:

@@ -12,8 +12,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
-from ct4_orphans.database import AnyConnection, statement
+from ct4_orphans.database import AnyConnection, rows, statement
 from ct4_orphans.errors import RefusedError
 
 Facts = dict[str, Any]
@@ -97,13 +98,28 @@ def refuse_what_cannot_be_made_anew(connection: AnyConnection, wanted: Facts) ->
     """Raise RefusedError if `put_back` would have to drop what is no view."""
     name = qualified(wanted)
     now = facts_of(connection, name).get(name)
-    others = all_dependants_of(connection, name)[1]
-    if now and _shape(now) != _shape(wanted) and others:
+    if now is None or _shape(now) == _shape(wanted):
+        return
+    above, others = all_dependants_of(connection, name)
+    if others:
         raise RefusedError(
             f"{name} must lose a column again, so it cannot be replaced in place, and these depend "
             f"on it: {', '.join(others)}. Drop them first, and make them again afterwards. "
             "Nothing was changed."
         )
+    missing = rows(connection, statement("missing_to_make_anew"), {"views": _owners(wanted, above)})
+    if missing:
+        raise RefusedError(
+            f"{name} must lose a column again, so it and the views above it are made anew, and "
+            "their owners may not create in their schemas. A superuser can roll back, or says:  "
+            + " ".join(row["remedy"] for row in missing)
+            + " Nothing was changed."
+        )
+
+
+def _owners(*views: Facts | list[Facts]) -> Jsonb:
+    flat = [view for one in views for view in (one if isinstance(one, list) else [one])]
+    return Jsonb([[view["schema_name"], view["owner"]] for view in flat])
 
 
 def drop_views(views: Iterable[Facts]) -> sql.Composed:

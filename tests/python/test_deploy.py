@@ -474,7 +474,7 @@ def test_every_phase_is_announced_in_its_order(story: Story) -> None:
 def test_a_driver_purged_but_still_linked_turns_the_deploy_red_in_its_last_phase(
     story: Story,
 ) -> None:
-    stopped(story.deploy, "verify", RED, "The fix is applied", story.output)
+    stopped(story.deploy, "verify", RED, "Nothing was changed in this phase", story.output)
     assert "orphans rollback" in story.deploy.err
     verification = story.deploy.out.partition("[9/9]")[2]
     assert PURGED_BUT_LINKED in verification
@@ -1177,7 +1177,7 @@ def test_a_view_that_shows_somebody_who_is_shut_out_stops_the_deploy_in_exclusio
     here = desk(story.green)
     show_driver(here, "ops.v_payment_calculation")
     said = here.say("deploy", "--only", "exclusion")
-    stopped(said, "exclusion", RED, "no row was changed", here.output)
+    stopped(said, "exclusion", RED, "Nothing was changed in this phase", here.output)
     found = violations(said)
     assert found["criterion_2_excluded_drivers_in_payments"] == 1
     assert found["criterion_2_excluded_drivers_in_funnel"] == 0

@@ -1,5 +1,5 @@
 -- What depends on relations, directly, but for their own parts (indexes, constraints, defaults,
--- triggers, statistics): one row per dependant. A view can be made anew in place; anything else cannot.
+-- triggers, rules, statistics): one row per dependant. A view can be made anew in place; anything else cannot.
 with relations as (
     select
         oid,
@@ -81,7 +81,7 @@ owned as (
                     oid = dependencies.objid
                     and (tgisinternal or tgrelid = dependencies.relid)
             )
-            or coalesce(rewritten.oid = dependencies.relid and rewrite.rulename = '_RETURN', false)
+            or coalesce(rewritten.oid = dependencies.relid, false)
         )
 )
 

@@ -24,7 +24,7 @@ relations as (
 select
     name || ' is missing' as problem,
     coalesce(
-        'Run: ' || made_by || '.', 'This is no CT4 database: check DB_NAME.'
+        'Run: orphans deploy (by hand: ' || made_by || ').', 'This is no CT4 database: check DB_NAME.'
     ) as advice
 from relations
 where oid is null
