@@ -51,6 +51,7 @@ def to_save(connection: Connection, names: list[str]) -> Saved:
 def save(connection: Connection, names: list[str]) -> Saved:
     """Keep in the database what a deploy is about to replace, and return it."""
     with connection.transaction():
+        connection.execute("set local lock_timeout = '15s'")
         found = to_save(connection, names)
         with connection.cursor() as cursor:
             cursor.executemany(

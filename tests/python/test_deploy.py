@@ -1213,7 +1213,11 @@ def a_waiting_deploy(settings: Settings, output: Path) -> Iterator[subprocess.Po
             text=True,
         )
         started = time.monotonic()
-        while not query(settings, "select 1 from pg_locks where not granted"):
+        while not query(
+            settings,
+            "select 1 from pg_locks where not granted and database ="
+            " (select oid from pg_database where datname = current_database())",
+        ):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() - started < 60
             time.sleep(0.05)
