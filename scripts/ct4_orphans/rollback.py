@@ -11,15 +11,13 @@ from pathlib import Path
 from psycopg import sql
 
 from ct4_orphans import project, views
-from ct4_orphans.adoption import NAME, count, was_adopted
+from ct4_orphans.adoption import LEDGER, NAME, count, was_adopted
 from ct4_orphans.database import Connection, Settings, connect, rows, statement
 from ct4_orphans.errors import DatabaseError, OutputError, RefusedError
 from ct4_orphans.fix import only_one_execute
 from ct4_orphans.report import private_file
 
 SAVED = "canon.ct4_orphans_saved_views"
-LEDGER = "canon.driver_orphan_quarantine_ledger"
-VERSION_TABLE = "canon.ct4_orphans_alembic_version"
 OUR_SCHEMA, AUDIT_SCHEMA = "ct4_orphans", "ct4_orphans_audit"
 
 Saved = dict[str, views.Facts | None]
