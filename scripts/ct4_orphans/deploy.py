@@ -148,10 +148,11 @@ class Deploy:
         if self.options.dry_run:
             return f"A deploy would stop in phase {phase.name}. Nothing was changed."
         execute = " --execute" if self.options.execute else ""
+        no_backup = "" if self.options.with_backup else " --no-backup"  # or doctor asks for pg_dump
         back = ". Or back:  orphans rollback" if phase.can_roll_back else ""
         words = (
             f"The deploy stopped in phase {phase.name}. {phase.on_failure} "
-            f"Go on:  orphans deploy{execute} --from {phase.name}{back}"
+            f"Go on:  orphans deploy{execute}{no_backup} --from {phase.name}{back}"
         )
         self.note(words)
         return words
