@@ -6,6 +6,7 @@ gives it the name back, with the state of that day.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from ct4_orphans.errors import RefusedError, some
 NAME = "canon.driver_orphan_quarantine"
 LEDGER = "canon.driver_orphan_quarantine_ledger"
 KEPT = "canon.driver_orphan_quarantine_before_ledger"
+DESTROY_VARIABLE = "ORPHANS_DOWNGRADE_DESTROYS_LEDGER"
 
 ENUMS = {
     "orphan_detected_reason": (
@@ -171,6 +173,20 @@ def existing_enum(connection: AnyConnection, name: str) -> tuple[str, str] | Non
             "Nothing was changed."
         )
     return found[0]["schema_name"], name
+
+
+def refuse_to_destroy_history(connection: AnyConnection) -> None:
+    """Raise RefusedError if the ledger has entries: losing history must be said aloud.
+
+    The variable says yes, or how many entries are safe: one that came since would be lost.
+    """
+    entries = count(connection, LEDGER)
+    if entries and os.environ.get(DESTROY_VARIABLE) not in ("yes", str(entries)):
+        raise RefusedError(
+            f"The ledger holds {entries} entries, and the downgrade would destroy them. Back it up "
+            f"(pg_dump -t {LEDGER} -t {LEDGER.removesuffix('ledger')}seals), then set "
+            f"{DESTROY_VARIABLE}=yes."
+        )
 
 
 def count(connection: AnyConnection, name: str) -> int:

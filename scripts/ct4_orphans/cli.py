@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import uuid
 from pathlib import Path
 
 import click
 
+from ct4_orphans import audit as auditing
 from ct4_orphans import decisions
 from ct4_orphans import deploy as deploying
 from ct4_orphans import doctor as doctors
@@ -18,8 +20,8 @@ from ct4_orphans import rollback as rolling_back
 from ct4_orphans import verify as verifying
 from ct4_orphans.database import Settings, connect
 from ct4_orphans.errors import IncompleteError, printable, some
-from ct4_orphans.report import open_report, read_plan
-from ct4_orphans.run import run_dry_run, run_execute
+from ct4_orphans.report import open_report, read_digest, read_plan
+from ct4_orphans.run import run_dry_run, run_execute, terminable
 
 EXIT_CODES = """
 \b
@@ -113,12 +115,17 @@ def fix(
     reviewed = read_plan(plan, settings.dbname) if plan else None
     options = fixing.Options(execute, limit, reprocess_quarantined, reviewed)
     click.echo(f"{'EXECUTE' if execute else 'DRY RUN'} on {settings}")
-    with open_report(output_dir) as report, connect(settings, read_only=not execute) as connection:
-        fixing.check_database(connection, options)
-        if execute:
-            run_execute(connection, options, report, settings)
-        else:
-            run_dry_run(connection, options, report, settings)
+    try:
+        with (
+            terminable(),
+            open_report(output_dir) as report,
+            connect(settings, read_only=not execute) as connection,
+        ):
+            fixing.check_database(connection, options)
+            run = run_execute if execute else run_dry_run
+            run(connection, options, report, settings)
+    except KeyboardInterrupt:
+        raise IncompleteError("Interrupted. Nothing was changed.") from None
 
 
 @main.command(
@@ -226,6 +233,51 @@ def undo(run_id: uuid.UUID, dry_run: bool) -> None:
             + some([f"{driver_id} ({why})" for driver_id, why in plan.refused], 20)
             + ". For one of them:  orphans explain, then orphans resolve"
         )
+
+
+@main.command(
+    short_help="Whether the ledger is what was sealed.",
+    epilog="Example: orphans audit --report output/orphans_report_….json\n" + EXIT_CODES,
+)
+@click.option(
+    "--digest",
+    "digests",
+    multiple=True,
+    metavar="HEX",
+    help="A digest of earlier: is the history up to there still as it was?",
+)
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="REPORT",
+    help="The digest of this JSON report.",
+)
+def audit(digests: tuple[str, ...], reports: tuple[Path, ...]) -> None:
+    """Say whether the ledger still is what was sealed: nothing edited, removed or put in.
+
+    It computes every digest again. A tail that was cut off, or a ledger rewritten as a whole, only
+    shows beside a digest of earlier: keep the reports where the database's owner cannot write.
+    """
+    for digest in digests:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise click.UsageError("A digest is 64 hexadecimal characters, in lower case.")
+    settings = Settings.from_environment()
+    remembered = {digest: f"digest {digest[:12]}…" for digest in digests}
+    remembered |= {read_digest(path): str(path) for path in reports}
+    click.echo(f"AUDIT of {settings}")
+    with connect(settings, read_only=True) as connection:
+        fixing.check_database(connection, fixing.Options())
+        found = auditing.audit(connection, remembered)
+    for line in auditing.in_words(found):
+        click.echo(printable(line))
+    if found.problems:
+        raise IncompleteError(
+            f"Problems found: {len(found.problems)}; see above. Ask who may write as the ledger's "
+            "owner; the backups and the reports say what was there."
+        )
+    click.echo("The ledger is what was sealed.")
 
 
 @main.command(

@@ -110,6 +110,8 @@ def connect(settings: Settings, *, read_only: bool = False) -> Iterator[Connecti
             autocommit=True,
         ) as connection:
             connection.read_only = True if read_only else None
+            # The checks before a commit, and the seals, must see what others have committed.
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             yield connection
 
 

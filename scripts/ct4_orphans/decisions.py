@@ -12,6 +12,7 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg import sql
 
+from ct4_orphans import seals
 from ct4_orphans.database import Connection, Row, rows, statement, what_happened
 from ct4_orphans.errors import DRIVER_OR_PERSON, RefusedError
 from ct4_orphans.fix import only_one_execute
@@ -63,12 +64,16 @@ def resolve(connection: Connection, decision: Decision) -> uuid.UUID | None:
     A purge removes the driver link and keeps it whole in the entry; any other state puts it back.
     Raises RefusedError if the rules forbid it, or someone else did something at the same moment.
     """
-    run_id = uuid.uuid4()
+    run = seals.Run(
+        "resolve",
+        {"driver_id": decision.driver_id, "status": decision.status, "note": decision.note},
+    )
     with only_one_execute(connection), _all_or_nothing(connection, f"Driver {decision.driver_id}"):
         if look_at(connection, decision)[1]:
             return None
-        connection.execute(statement("resolve"), {**decision.parameters, "run_id": run_id})
-    return run_id
+        connection.execute(statement("resolve"), {**decision.parameters, "run_id": run.run_id})
+        seals.seal(connection, run, "ended", {"drivers": 1})
+    return run.run_id
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,8 @@ def undo(connection: Connection, run_id: uuid.UUID) -> tuple[uuid.UUID, Undo]:
     A person with a driver whose situation changed since is left alone, whole. Returns the id of
     the undo, itself a run, and what was done. Raises RefusedError if the ledger has no such run.
     """
-    undo_run_id = uuid.uuid4()
-    parameters = {"run_id": run_id, "undo_run_id": undo_run_id, "note": f"reverses run {run_id}."}
+    run = seals.Run("undo", {"run_id": str(run_id)})
+    parameters = {"run_id": run_id, "undo_run_id": run.run_id, "note": f"reverses run {run_id}."}
     with only_one_execute(connection), _all_or_nothing(connection, f"Run {run_id}"):
         plan = look_at_run(connection, run_id)
         connection.execute(
@@ -127,7 +132,13 @@ def undo(connection: Connection, run_id: uuid.UUID) -> tuple[uuid.UUID, Undo]:
         )
         for name in ("undo_links", "undo_purges", "undo_entries"):
             connection.execute(statement(name), parameters)
-    return undo_run_id, plan
+        seals.seal(
+            connection,
+            run,
+            "ended",
+            {"drivers": plan.drivers, "links_removed": plan.links, "refused": len(plan.refused)},
+        )
+    return run.run_id, plan
 
 
 @contextmanager

@@ -5,10 +5,11 @@ The rules are in the views. What is here connects, applies in bounded transactio
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,13 +18,15 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg import sql
 
-from ct4_orphans.database import Connection, Row, statement, what_happened
+from ct4_orphans import seals
+from ct4_orphans.database import Connection, Row, Settings, connect, statement, what_happened
 from ct4_orphans.errors import DatabaseError, RefusedError
 
 # Any constant of our own: the advisory lock that lets one execute run at a time per database.
 LOCK_KEY = 0x6F727068616E73  # "orphans"
 DRIVERS_PER_TRANSACTION = 5_000
 TRIES_PER_TRANSACTION = 3
+PAUSES_BEFORE_CONNECTING_AGAIN = (1, 2, 4, 8)  # seconds
 
 # Someone else was in the way: the same batch can work a moment later.
 TRANSIENT = (
@@ -239,16 +242,16 @@ def prepare(connection: Connection, options: Options) -> int:
 
 
 def apply(
-    connection: Connection, run_id: uuid.UUID, progress: Callable[[int], None] = lambda _: None
+    connection: Connection, run: seals.Run, progress: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Apply the prepared plan in transactions of bounded size, each all or nothing.
+    """Apply the prepared plan in transactions of bounded size, each all or nothing, and sealed.
 
     `progress` is told the number of drivers done after each transaction. A person whose data is
     refused by the database is left out and marked; the others go on. Raises psycopg.Error when
     nothing more can be done (connection lost, privilege missing, disk full).
     """
     for first, last in _batches(connection):
-        _apply_persons(connection, run_id, first, last)
+        _apply_persons(connection, run, first, last)
         done = connection.execute(
             "select count(*) as drivers from pg_temp.planned where person_no between %s and %s"
             " and coalesce(outcome, 'applied') not in ('refused', 'already applied')",
@@ -265,6 +268,42 @@ def applied_rows(connection: Connection) -> Iterator[Iterator[Row]]:
     """Give the rows of the prepared plan with their outcome: applied, changed, failed or null."""
     with connection.transaction(), connection.cursor(name="applied") as cursor:
         cursor.execute("select * from pg_temp.planned order by person_no, driver_id")
+        yield iter(cursor)
+
+
+@contextmanager
+def after_lost_connection(settings: Settings) -> Iterator[Connection]:
+    """Connect again once the lost session has ended, so that the ledger says what it has done.
+
+    What was asked for last may have been committed without an answer: it is never repeated, only
+    looked up. The lost session holds the fix's lock until the server has finished with it.
+    Raises DatabaseError after about half a minute.
+    """
+    with ExitStack() as stack:
+        for seconds in (*PAUSES_BEFORE_CONNECTING_AGAIN, None):
+            try:
+                connection = stack.enter_context(_once_nobody_executes(settings))
+                break
+            except DatabaseError:
+                if seconds is None:
+                    raise
+                time.sleep(seconds)
+        yield connection
+
+
+@contextmanager
+def _once_nobody_executes(settings: Settings) -> Iterator[Connection]:
+    with connect(settings) as connection:
+        connection.execute("set lock_timeout = '5s'")
+        connection.execute("select pg_advisory_lock(%s)", [LOCK_KEY])  # until the session ends
+        yield connection
+
+
+@contextmanager
+def applied_by_run(connection: Connection, run: seals.Run) -> Iterator[Iterator[Row]]:
+    """Give the drivers to which the run has appended an entry, as the ledger has them."""
+    with connection.transaction(), connection.cursor(name="applied_by_run") as cursor:
+        cursor.execute(statement("applied_by_run"), {"run_id": run.run_id})
         yield iter(cursor)
 
 
@@ -310,17 +349,17 @@ def _batches(connection: Connection) -> list[tuple[int, int]]:
     return [(row["first"], row["last"]) for row in rows]
 
 
-def _apply_persons(connection: Connection, run_id: uuid.UUID, first: int, last: int) -> None:
+def _apply_persons(connection: Connection, run: seals.Run, first: int, last: int) -> None:
     """Apply a range of persons; halve it until those whose data is refused stand alone."""
     try:
-        _apply_with_retries(connection, run_id, first, last)
+        _apply_with_retries(connection, run, first, last)
     except (psycopg.DatabaseError, BrokenPromiseError) as error:
         if not _is_of_one_person(error):
             raise
         if first < last:
             middle = (first + last) // 2
-            _apply_persons(connection, run_id, first, middle)
-            _apply_persons(connection, run_id, middle + 1, last)
+            _apply_persons(connection, run, first, middle)
+            _apply_persons(connection, run, middle + 1, last)
             return
         reason = what_happened(error) if isinstance(error, psycopg.Error) else str(error)
         connection.execute(
@@ -341,10 +380,10 @@ def _is_of_one_person(error: Exception) -> bool:
     )
 
 
-def _apply_with_retries(connection: Connection, run_id: uuid.UUID, first: int, last: int) -> None:
+def _apply_with_retries(connection: Connection, run: seals.Run, first: int, last: int) -> None:
     for attempt in range(1, TRIES_PER_TRANSACTION + 1):
         try:
-            _apply_transaction(connection, run_id, first, last)
+            _apply_transaction(connection, run, first, last)
         except (*TRANSIENT, BrokenPromiseError):
             # What changed meanwhile is found by the next try, and left for the next run.
             if attempt == TRIES_PER_TRANSACTION:
@@ -353,8 +392,8 @@ def _apply_with_retries(connection: Connection, run_id: uuid.UUID, first: int, l
             return
 
 
-def _apply_transaction(connection: Connection, run_id: uuid.UUID, first: int, last: int) -> None:
-    parameters = {"first": first, "last": last, "run_id": run_id}
+def _apply_transaction(connection: Connection, run: seals.Run, first: int, last: int) -> None:
+    parameters = {"first": first, "last": last, "run_id": run.run_id}
     with connection.transaction():
         connection.execute("set local lock_timeout = '30s'")
         for name in ("find_changed", "insert_links", "insert_entries"):
@@ -362,8 +401,10 @@ def _apply_transaction(connection: Connection, run_id: uuid.UUID, first: int, la
         broken = connection.execute(statement("postconditions"), parameters).fetchone()
         if broken:
             raise BrokenPromiseError(f"{broken['broken_promise']} ({broken['driver_id']})")
-        connection.execute(
+        applied = connection.execute(
             "update pg_temp.planned set outcome = 'applied'"
             " where outcome is null and person_no between %s and %s",
             [first, last],
         )
+        if applied.rowcount:
+            seals.seal(connection, run, "applied", {"drivers": applied.rowcount})

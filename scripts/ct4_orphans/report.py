@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from ct4_orphans.database import Row
 from ct4_orphans.errors import OutputError, RefusedError
+from ct4_orphans.seals import Seal
 
 # What a spreadsheet would take for a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -51,11 +52,14 @@ class Report:
         self._json = json_file
         self._csv = csv_file
         self._csv_writer = csv.writer(csv_file, lineterminator="\n")
-        self._separator = "\n    "
 
     def start(self, head: dict[str, Any]) -> None:
-        """Write what is known before the first driver."""
+        """Write what is known before the first driver, in place of anything written before."""
+        self._separator = "\n    "
         with _explained(self.directory):
+            for file in (self._json, self._csv):
+                file.seek(0)
+                file.truncate()
             opening = json.dumps(head, ensure_ascii=False, indent=2).removesuffix("\n}")
             self._json.write(opening + ',\n  "drivers": [')
             self._csv_writer.writerow(COLUMNS)
@@ -68,11 +72,23 @@ class Report:
             self._separator = ",\n    "
             self._csv_writer.writerow([csv_cell(value) for value in values.values()])
 
-    def finish(self, stats: dict[str, Any], at: datetime) -> tuple[Path, Path]:
-        """Write the counts, flush to disk, and name both files after `at` (in UTC)."""
+    def finish(
+        self, stats: dict[str, Any] | None, at: datetime, result: str, seal: Seal | None
+    ) -> tuple[Path, Path]:
+        """Write the counts, flush to disk, and name both files after `at` (in UTC).
+
+        `result` is complete, stopped, or unknown (then there are no counts). The seal's digest lets
+        `orphans audit` say later whether the ledger still has this history.
+        """
         stamp = at.astimezone(timezone.utc).strftime("%Y%m%d_%H%M%S_%f")
+        tail = {
+            "stats": stats,
+            "result": result,
+            "seal_no": seal.seal_no if seal else None,
+            "digest": seal.digest if seal else None,
+        }
         with _explained(self.directory):
-            closing = json.dumps({"stats": stats}, ensure_ascii=False, indent=2).removeprefix("{\n")
+            closing = json.dumps(tail, ensure_ascii=False, indent=2).removeprefix("{\n")
             self._json.write("\n  ],\n" + closing + "\n")
             return (
                 self._publish(self._json, f"orphans_report_{stamp}.json"),
@@ -154,6 +170,19 @@ def read_plan(path: Path, database: str) -> dict[str, str]:
     if made_on != database:
         raise RefusedError(f"{path} was made on database {made_on}; this one is {database}.")
     return plan
+
+
+def read_digest(path: Path) -> str:
+    """Return the ledger's digest in a JSON report. Raises OutputError if there is none."""
+    try:
+        digest = json.loads(path.read_text("utf-8"))["digest"]
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, TypeError, KeyError, RecursionError):
+        digest = None
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise OutputError(f"{path} has no digest: it is no whole JSON report, or of a lost run.")
+    return digest
 
 
 def _is_planned_row(row: tuple[Any, Any]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from psycopg import sql
 
 from ct4_orphans import project, views
-from ct4_orphans.adoption import LEDGER, NAME, count, was_adopted
+from ct4_orphans.adoption import DESTROY_VARIABLE, LEDGER, NAME, count, was_adopted
 from ct4_orphans.database import Connection, Settings, connect, rows, statement
 from ct4_orphans.errors import DatabaseError, OutputError, RefusedError
 from ct4_orphans.fix import only_one_execute
@@ -212,7 +212,7 @@ def migrate_back(settings: Settings, exported: int) -> str:
         "downgrade",
         "base",
         settings=settings,
-        environment={"ORPHANS_DOWNGRADE_DESTROYS_LEDGER": str(exported)},
+        environment={DESTROY_VARIABLE: str(exported)},
     )
     if code:
         kind = RefusedError if code == RefusedError.exit_code else DatabaseError

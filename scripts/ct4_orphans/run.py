@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
-import uuid
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,16 @@ import click
 import psycopg
 
 from ct4_orphans import fix as fixing
+from ct4_orphans import seals
 from ct4_orphans.database import Connection, Row, Settings, what_happened
-from ct4_orphans.errors import IncompleteError, OrphansError, OutputError, printable, some
+from ct4_orphans.errors import (
+    DatabaseError,
+    IncompleteError,
+    OrphansError,
+    OutputError,
+    printable,
+    some,
+)
 from ct4_orphans.report import Report
 
 SAMPLE_SIZE = 10
@@ -27,8 +39,9 @@ def run_dry_run(
     report.start(_head("dry-run", None, at, settings, options))
     with fixing.planned_rows(connection, options) as rows:
         stats, sample = _write_rows(report, rows)
-    paths = report.finish(stats.as_dict(), at)
-    _show(stats, sample, paths, "would be ")
+    seal = seals.newest(connection)
+    paths = report.finish(stats.as_dict(), at, "complete", seal)
+    _show(stats, sample, paths, seal, "would be ")
     click.echo("Nothing was changed.")
     if stats.processed:
         click.echo(f"To apply exactly this report:  {_command(options, '--execute', paths[0])}")
@@ -41,27 +54,31 @@ def run_execute(
     connection: Connection, options: fixing.Options, report: Report, settings: Settings
 ) -> None:
     """Apply the plan and report what was applied, also when it could not be all of it."""
-    run_id = uuid.uuid4()
+    run = seals.Run(
+        "fix",
+        {
+            "limit": options.limit,
+            "reprocess_quarantined": options.reprocess_quarantined,
+            "plan": options.reviewed is not None,
+        },
+    )
     with fixing.only_one_execute(connection):
         drivers = fixing.prepare(connection, options)
         _confirm(drivers, settings)
-        failure = _apply(connection, run_id, drivers)
         at = fixing.database_time(connection)
+        with connection.transaction():
+            seals.seal(connection, run, "started", {"drivers": drivers})
+        head = _head("execute", str(run.run_id), at, settings, options)
         try:
-            report.start(_head("execute", str(run_id), at, settings, options))
-            with fixing.applied_rows(connection) as rows:
-                stats, sample = _write_rows(report, rows)
-            paths = report.finish(stats.as_dict(), at)
-        except OutputError as error:
-            raise OutputError(
-                f"{error.message} The changes ARE in the database: "
-                f"canon.driver_orphan_quarantine_ledger, run_id {run_id}."
-            ) from error
-    _show(stats, sample, paths, "")
-    if stats.applied:
-        click.echo(f"Run {run_id}: the changes are in the database.")
-    else:
-        click.echo("Nothing was changed.")
+            failure = _apply(connection, run, drivers)
+            rows = fixing.applied_rows(connection)
+            result = "stopped" if failure else "complete"
+            stats = _finish(connection, run, report, head, rows, result)
+        except psycopg.Error as error:
+            connection.close()  # lost, or of no use any more
+            failure = _look_up(settings, run, report, head, drivers, error)
+        except KeyboardInterrupt:
+            raise IncompleteError(f"Interrupted. There is no report. {_where(run)}") from None
     if failure:
         raise failure
     if stats.errors:
@@ -84,19 +101,119 @@ def run_execute(
         click.echo("Next: verify:  orphans verify")
 
 
-def _apply(connection: Connection, run_id: uuid.UUID, drivers: int) -> OrphansError | None:
-    """Apply with a progress bar; return what stopped it, if the report can still be written."""
+def _apply(connection: Connection, run: seals.Run, drivers: int) -> OrphansError | None:
+    """Apply with a progress bar; return what stopped it, if this session can still report."""
     stopped = "Whole transactions are kept, nothing is half done; run the same command again."
     try:
         with click.progressbar(length=drivers, label="Applying") as bar:
-            fixing.apply(connection, run_id, bar.update)
+            fixing.apply(connection, run, bar.update)
     except KeyboardInterrupt:
         return IncompleteError(f"Interrupted. {stopped}")
     except psycopg.Error as error:
-        if connection.closed or connection.broken:
+        if connection.closed:
             raise
         return IncompleteError(f"Stopped: {what_happened(error)}. {stopped}")
     return None
+
+
+def _finish(
+    connection: Connection,
+    run: seals.Run,
+    report: Report,
+    head: dict[str, Any],
+    rows: AbstractContextManager[Iterator[Row]],
+    result: str,
+    planned: int | None = None,
+) -> fixing.Stats:
+    """Write the report, record the end of the run, and show what came of it.
+
+    `planned` is the number of drivers where `rows` has only those that were applied.
+    """
+    at = fixing.database_time(connection)
+    try:
+        report.start({**head, "at": at.isoformat()})
+        with rows as applied:
+            stats, sample = _write_rows(report, applied)
+        if planned is not None:
+            stats.not_reached, stats.processed = planned - stats.processed, planned
+        seal = _record_end(connection, run, {**stats.as_dict(), "result": result})
+        paths = report.finish(stats.as_dict(), at, result, seal)
+    except OutputError as error:
+        _record_end(connection, run, {"result": "no report"})
+        raise OutputError(f"{error.message} {_where(run)}") from error
+    _show(stats, sample, paths, seal, "")
+    if stats.applied:
+        click.echo(f"Run {run.run_id}: the changes are in the database.")
+    else:
+        click.echo("Nothing was changed.")
+    return stats
+
+
+def _record_end(
+    connection: Connection, run: seals.Run, counts: dict[str, Any]
+) -> seals.Seal | None:
+    """Seal the end of the run. The report must not fail because of it: the disk may be full."""
+    try:
+        with connection.transaction():
+            return seals.seal(connection, run, "ended", counts)
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return seals.newest(connection)
+
+
+def _look_up(
+    settings: Settings,
+    run: seals.Run,
+    report: Report,
+    head: dict[str, Any],
+    drivers: int,
+    error: psycopg.Error,
+) -> OrphansError:
+    """Report what the ledger says of a run whose session is gone; return what to tell the user."""
+    lost = f"The connection was lost ({what_happened(error)})"
+    click.echo(f"{lost}. Connecting again, to read in the ledger what was committed …")
+    try:
+        with fixing.after_lost_connection(settings) as connection:
+            rows = fixing.applied_by_run(connection, run)
+            stats = _finish(connection, run, report, head, rows, "stopped", drivers)
+    except DatabaseError as error_again:
+        report.start(head)
+        path, _ = report.finish(None, datetime.fromisoformat(head["at"]), "unknown", None)
+        return DatabaseError(
+            f"{lost}, and again: {error_again.message} Whether the last transaction of run "
+            f"{run.run_id} was committed is unknown ({path} says so too). Nothing was repeated. "
+            "When the database is back, 'orphans audit' shows the run; then run the same command "
+            "again: what is done is not done twice."
+        )
+    return IncompleteError(
+        f"{lost}. According to the ledger {stats.applied:,} of {drivers:,} drivers are applied. "
+        "Nothing is half done; run the same command again."
+    )
+
+
+def _where(run: seals.Run) -> str:
+    return (
+        "The changes ARE in the database: "
+        f"canon.driver_orphan_quarantine_ledger, run_id {run.run_id}."
+    )
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Take SIGTERM (a service manager, a closing machine) for what Ctrl-C is."""
+
+    def interrupt(signal_number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _confirm(drivers: int, settings: Settings) -> None:
@@ -106,7 +223,7 @@ def _confirm(drivers: int, settings: Settings) -> None:
             raise IncompleteError("Not confirmed. Nothing was changed.")
 
 
-def _write_rows(report: Report, rows: Any) -> tuple[fixing.Stats, list[Row]]:
+def _write_rows(report: Report, rows: Iterable[Row]) -> tuple[fixing.Stats, list[Row]]:
     stats = fixing.Stats()
     sample: list[Row] = []
     for row in rows:
@@ -133,7 +250,13 @@ def _head(
     }
 
 
-def _show(stats: fixing.Stats, sample: list[Row], paths: tuple[Path, Path], would_be: str) -> None:
+def _show(
+    stats: fixing.Stats,
+    sample: list[Row],
+    paths: tuple[Path, Path],
+    seal: seals.Seal | None,
+    would_be: str,
+) -> None:
     lines: list[tuple[str, int]] = [
         ("drivers processed", stats.processed),
         ("  with lead events", stats.with_events),
@@ -164,6 +287,7 @@ def _show(stats: fixing.Stats, sample: list[Row], paths: tuple[Path, Path], woul
         )
     for path in paths:
         click.echo(f"Report: {path}")
+    click.echo(f"Ledger: {seal or 'not sealed yet'}")
 
 
 def _say_nothing_to_do(connection: Connection) -> None:

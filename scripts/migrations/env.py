@@ -25,6 +25,7 @@ def run_online(settings: Settings) -> None:
         "postgresql+psycopg://",
         connect_args=settings.connection_parameters(),
         poolclass=sqlalchemy.NullPool,
+        isolation_level="READ COMMITTED",  # a seal must see what others have committed
     )
     with explained_errors(settings):
         try:

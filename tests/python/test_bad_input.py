@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from ct4_orphans import embedded
+from ct4_orphans import embedded, seals
 from ct4_orphans import fix as fixing
 from ct4_orphans.database import Connection, Settings, connect
 from psycopg import sql
@@ -705,7 +705,7 @@ def fixed(connection: Connection) -> dict[str, str]:
     """Read every row and column of all views, fix the town, return what became of its drivers."""
     read_all_views(connection)
     fixing.prepare(connection, fixing.Options(True))
-    fixing.apply(connection, uuid.uuid4())
+    fixing.apply(connection, seals.Run("fix", {}))
     with fixing.applied_rows(connection) as applied:
         rows = list(applied)
     read_all_views(connection)

@@ -24,7 +24,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT, Run
-from ct4_orphans import cli, embedded
+from ct4_orphans import cli, embedded, seals
 from ct4_orphans import fix as fixing
 from ct4_orphans.database import Settings, connect
 from psycopg import sql
@@ -304,7 +304,7 @@ def towns(server: Settings) -> Iterator[dict[str, str]]:
     with connect(after) as connection, fixing.only_one_execute(connection):
         fixing.prepare(connection, fixing.Options(True))
         run_id = uuid.uuid4()
-        fixing.apply(connection, run_id)
+        fixing.apply(connection, seals.Run("fix", {}, run_id))
     yield names | {"run_id": str(run_id)}
     with psycopg.connect(**server.connection_parameters(), autocommit=True) as connection:  # type: ignore[arg-type,assignment]
         for name in names.values():

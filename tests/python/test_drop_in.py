@@ -468,5 +468,5 @@ def test_dbt_and_alembic_work_from_a_copy_of_the_example_profile_and_the_db_vari
     }
     paths = {"DBT_PROFILES_DIR": str(tmp_path), "DBT_TARGET_PATH": str(tmp_path / "target")}
     must_run("dbt", "debug", "--connection", **variables, **paths)
-    assert "0002 (head)" in must_run("alembic", "current", **variables).stdout
+    assert "0003 (head)" in must_run("alembic", "current", **variables).stdout
     assert (BIN / "dbt").exists() and (BIN / "alembic").exists()

@@ -33,7 +33,7 @@ import psycopg
 import pytest
 import reading
 from click.testing import CliRunner
-from ct4_orphans import cli, embedded
+from ct4_orphans import cli, embedded, seals
 from ct4_orphans import fix as fixing
 from ct4_orphans.database import Connection, Settings, connect
 from ct4_orphans.report import csv_cell
@@ -440,7 +440,7 @@ def execute_here(
     with connect(settings) as connection, fixing.only_one_execute(connection):
         fixing.prepare(connection, fixing.Options(True, limit, reprocess))
         meanwhile()
-        fixing.apply(connection, uuid.uuid4())
+        fixing.apply(connection, seals.Run("fix", {}))
         with fixing.applied_rows(connection) as rows:
             return list(rows)
 
@@ -829,7 +829,7 @@ def test_relinked_is_payable_and_quarantined_is_gone_the_moment_the_fix_commits(
     assert where_is(settings, "julia") == EVERYWHERE
     with connect(settings) as connection, connection.transaction():
         fixing.prepare(connection, fixing.Options(True))
-        fixing.apply(connection, uuid.uuid4())
+        fixing.apply(connection, seals.Run("fix", {}))
         # Not committed yet: everyone else still sees the old state.
         assert where_is(settings, "julia") == EVERYWHERE
         assert where_is(settings, "ana") == {"funnel"}
@@ -1651,8 +1651,10 @@ def test_a_lost_connection_is_one_clear_line_and_whole_transactions_are_kept(
         "if new.source_pk = 'L5' then perform pg_terminate_backend(pg_backend_pid()); end if;",
     )
     outcome = fix(settings, "--execute")
-    one_error_line(outcome, 3)
-    assert list(outcome.directory.glob("*")) == []
+    line = one_error_line(outcome, 1)
+    assert f"According to the ledger {len(first)} of 25 drivers are applied" in line
+    assert {row["driver_id"] for row in outcome.report["drivers"]} == first
+    assert outcome.report["result"] == "stopped"
     only_the_first_batch(settings, first)
     query(settings, "drop trigger of_ct4 on canon.identity_links")
     assert fix(settings, "--execute").code == 0
@@ -1739,7 +1741,7 @@ def fix_and_compare(connection: Connection, world: World, reprocess: bool) -> No
     """Execute, and hold everything that is there then against the reading."""
     expected, links = after_the_fix(world, reprocess)
     fixing.prepare(connection, fixing.Options(True, None, reprocess))
-    fixing.apply(connection, uuid.uuid4())
+    fixing.apply(connection, seals.Run("fix", {}))
     with fixing.applied_rows(connection) as applied:
         rows = list(applied)
     assert all(row["outcome"] == "applied" for row in rows), [row["error"] for row in rows]

@@ -168,8 +168,8 @@ def make_role(server: Settings, built_database: Settings) -> Iterator[Callable[[
 
 
 def test_heads_and_history_name_the_revisions() -> None:
-    assert "0002 (head)" in succeeds(alembic(None, "heads"))
-    assert "0001 -> 0002 (head)" in succeeds(alembic(None, "history"))
+    assert "0003 (head)" in succeeds(alembic(None, "heads"))
+    assert "0002 -> 0003 (head)" in succeeds(alembic(None, "history"))
 
 
 def test_upgrade_shows_in_current_is_harmless_twice_and_leaves_ct4_as_it_was(
@@ -183,7 +183,7 @@ def test_upgrade_shows_in_current_is_harmless_twice_and_leaves_ct4_as_it_was(
     before = catalogue(ct4_database)
     assert "000" not in succeeds(alembic(ct4_database, "current"))
     succeeds(alembic(ct4_database, "upgrade", "head"))
-    assert "0002 (head)" in succeeds(alembic(ct4_database, "current"))
+    assert "0003 (head)" in succeeds(alembic(ct4_database, "current"))
     upgraded = catalogue(ct4_database)
     assert set(before) < set(upgraded)
     execute(
@@ -194,7 +194,7 @@ def test_upgrade_shows_in_current_is_harmless_twice_and_leaves_ct4_as_it_was(
     assert catalogue(ct4_database) == upgraded
     assert rows(ct4_database, f"select driver_id from {LEDGER}") == [("d",)]
     assert rows(ct4_database, "select * from public.alembic_version") == [("014_ct4_own_head",)]
-    assert rows(ct4_database, f"select * from {VERSION_TABLE}") == [("0002",)]
+    assert rows(ct4_database, f"select * from {VERSION_TABLE}") == [("0003",)]
 
 
 def test_downgrade_leaves_the_database_as_it_was_before_the_upgrade(ct4_database: Settings) -> None:
@@ -211,9 +211,9 @@ def test_offline_sql_upgrades_and_downgrades_a_database_like_the_command(
 ) -> None:
     before = catalogue(ct4_database)
     execute(ct4_database, succeeds(alembic(None, "upgrade", "head", "--sql")))
-    assert "0002 (head)" in succeeds(alembic(ct4_database, "current"))
+    assert "0003 (head)" in succeeds(alembic(ct4_database, "current"))
     assert rows(ct4_database, f"select count(*) from {VIEW}") == [(0,)]
-    execute(ct4_database, succeeds(alembic(None, "downgrade", "0002:base", "--sql")))
+    execute(ct4_database, succeeds(alembic(None, "downgrade", "0003:base", "--sql")))
     assert catalogue(ct4_database) == before
 
 

@@ -25,6 +25,7 @@ select
     jsonb_build_object(
         'action', planned.action,
         'explanation', planned.explanation,
+        'has_events', planned.has_events,
         'evidence_level', planned.evidence_level,
         'strategy', planned.strategy,
         'lead_rows', planned.lead_rows,

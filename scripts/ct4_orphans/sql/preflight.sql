@@ -5,6 +5,7 @@ with required (name, made_by) as (
     ('canon.identity_links', null),
     ('canon.driver_orphan_quarantine_ledger', 'alembic upgrade head'),
     ('canon.driver_orphan_quarantine', 'alembic upgrade head'),
+    ('canon.driver_orphan_quarantine_seals', 'alembic upgrade head'),
     ('ops.v_orphan_fix_plan', 'dbt seed, then dbt run'),
     ('ct4_orphans.lead_sources', 'dbt seed, then dbt run'),
     ('ct4_orphans.evidence_strategies', 'dbt seed, then dbt run'),
@@ -45,6 +46,8 @@ inner join (
     ('canon.driver_orphan_quarantine_ledger', 'insert', true),
     ('canon.driver_orphan_quarantine_ledger', 'select', true),
     ('canon.driver_orphan_quarantine', 'select', true),
+    ('canon.driver_orphan_quarantine_seals', 'select', false),
+    ('canon.driver_orphan_quarantine_seals', 'insert', true),
     ('ct4_orphans.stg_observational__lead_events', 'select', true),
     ('ct4_orphans.evidence_strategies', 'select', true),
     ('ct4_orphans.int_driver_links', 'select', true),
@@ -53,7 +56,25 @@ inner join (
 where
     relations.oid is not null
     and (not wanted.only_to_execute or %(execute)s)
-    and not has_table_privilege(relations.oid, wanted.privilege)
+    -- Least privilege: to insert, without the columns that say when and by whom, is enough.
+    and not case
+        when wanted.privilege = 'insert' then has_any_column_privilege(relations.oid, 'insert')
+        else has_table_privilege(relations.oid, wanted.privilege)
+    end
+
+union all
+
+select
+    'this user may not execute ' || wait_for_writers,
+    'Ask its owner for: grant execute on function ' || wait_for_writers
+    || ' to ' || quote_ident(current_user) || ';'
+from (
+    values ('canon.driver_orphan_quarantine_wait_for_writers()')
+) as functions (wait_for_writers)
+where
+    %(execute)s
+    and to_regprocedure(wait_for_writers) is not null
+    and not has_function_privilege(wait_for_writers, 'execute')
 
 union all
 

@@ -14,7 +14,6 @@ A table of that name, of an older deployment, is adopted: ct4_orphans.adoption.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -22,14 +21,11 @@ import psycopg
 from alembic import context, op
 from ct4_orphans import adoption
 from ct4_orphans.errors import RefusedError
-from sqlalchemy import text
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
-
-DESTROY_VARIABLE = "ORPHANS_DOWNGRADE_DESTROYS_LEDGER"
 
 OURS = "Made by ct4-orphans; dropped by its downgrade."
 
@@ -224,7 +220,7 @@ def downgrade() -> None:
     if not context.is_offline_mode():
         adoption.views.lock(driver(), adoption.LEDGER)
         adopted = adoption.was_adopted(driver())
-        refuse_to_destroy_ledger_rows()
+        adoption.refuse_to_destroy_history(driver())
         refuse_to_break_dependants(adopted)
         click.echo("Dropping the quarantine view and the ledger.")
     if adopted:
@@ -275,18 +271,6 @@ def drop_enum_if_ours(name: str) -> None:
         end $$
         """
     )
-
-
-def refuse_to_destroy_ledger_rows() -> None:
-    """The ledger is history: losing it must be said aloud."""
-    rows = op.get_bind().execute(text("select count(*) from canon.driver_orphan_quarantine_ledger"))
-    count = rows.scalar_one()
-    # 'orphans rollback' says how many it has exported: one that came since would be lost.
-    if count and os.environ.get(DESTROY_VARIABLE) not in ("yes", str(count)):
-        raise RefusedError(
-            f"The ledger holds {count} entries, and the downgrade would destroy them. Back it up "
-            f"(pg_dump -t canon.driver_orphan_quarantine_ledger), then set {DESTROY_VARIABLE}=yes."
-        )
 
 
 def refuse_to_break_dependants(adopted: bool) -> None:

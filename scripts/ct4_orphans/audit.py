@@ -1,0 +1,150 @@
+"""Whether the ledger still is what was sealed: every digest computed again, read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import psycopg
+
+from ct4_orphans import seals
+from ct4_orphans.database import Connection, Row, rows
+from ct4_orphans.errors import RefusedError, some
+from ct4_orphans.fix import plan_for_many
+
+# What these commands seal, they may have changed in the ledger's protection.
+MAY_CHANGE_PROTECTION = ("migration", "guard")
+RUNS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit has found. `remembered` says where each digest of earlier was found."""
+
+    entries: int
+    seals: int
+    newest: seals.Seal | None
+    runs: list[Row]
+    problems: list[str]
+    notes: list[str]
+    remembered: list[str]
+
+
+def audit(connection: Connection, digests: Mapping[str, str]) -> Audit:
+    """Compute all seals again, in one snapshot.
+
+    `digests` are those of earlier, each with where it was read: without one a ledger whose newest
+    part was cut off, or that was rewritten as a whole, is consistent in itself.
+    Raises RefusedError if the ledger has lost columns, so that nothing can be computed.
+    """
+    try:
+        with connection.transaction():
+            connection.execute("set transaction isolation level repeatable read, read only")
+            plan_for_many(connection)
+            chain = seals.rows_of(connection, "audit_seals", {})
+            now = seals.rows_of(connection, "audit_now", {})[0]
+            runs = _runs(connection)
+    except psycopg.errors.UndefinedColumn as error:
+        raise RefusedError(
+            "The ledger or its seals have lost a column, so their history cannot be audited: "
+            f"{error.diag.message_primary}. Restore them from the backup."
+        ) from error
+    newest = seals.Seal(chain[-1]["seal_no"], chain[-1]["digest"]) if chain else None
+    known = {row["digest"]: row for row in chain}
+    return Audit(
+        entries=now["entries"],
+        seals=len(chain),
+        newest=newest,
+        runs=runs,
+        problems=[*_chain_problems(chain), *_problems_now(now, newest), *_cut(known, digests)],
+        notes=list(_notes(now)),
+        remembered=[
+            f"{where}: seal {known[digest]['seal_no']} of {known[digest]['sealed_at']} UTC. All up "
+            "to there is as it was then."
+            for digest, where in digests.items()
+            if digest in known
+        ],
+    )
+
+
+def in_words(found: Audit) -> Iterator[str]:
+    """Give the audit line by line: counts, the last runs, what was found."""
+    yield f"  {'ledger entries':<44}{found.entries:>9,}"
+    yield f"  {'seals':<44}{found.seals:>9,}"
+    if found.runs:
+        yield "Last runs (times in UTC):"
+    for run in found.runs:
+        end = "" if run["ended_at"] else ", no end: it was killed, or goes on"
+        yield (
+            f"  {run['started_at']}  {run['command']:<9} by {run['run_by']}: "
+            f"{run['entries']:,} entries{end}  ({run['run_id']})"
+        )
+    for line in found.remembered:
+        yield f"  {line}"
+    for line in found.notes:
+        yield f"  note: {line}"
+    for line in found.problems:
+        yield f"  PROBLEM: {line}"
+    yield f"Ledger: {found.newest or 'not sealed yet'}"
+
+
+def _chain_problems(chain: list[Row]) -> Iterator[str]:
+    for row in chain:
+        name = f"seal {row['seal_no']} ({row['command']} by {row['sealed_by']}, {row['sealed_at']})"
+        first_gone = row["previous_seal_no"] + 1
+        if first_gone != row["seal_no"]:
+            yield f"{name}: the seals before it are gone, from {first_gone} on"
+        elif row["entries"] != row["entries_found"]:
+            yield (
+                f"{name}: {row['entries']:,} entries were sealed, and {row['entries_found']:,} are "
+                "there: entries were removed or put in afterwards"
+            )
+        elif not row["is_intact"]:
+            yield f"{name}: its entries, its own facts or the digest before it were changed"
+        if row["protection_changes"] and row["command"] not in MAY_CHANGE_PROTECTION:
+            yield (
+                f"{name}: since the seal before, the ledger's protection was changed: "
+                f"{some(row['protection_changes'], 5)}"
+            )
+
+
+def _problems_now(now: Row, newest: seals.Seal | None) -> Iterator[str]:
+    if newest is None:
+        yield "there is no seal, not even that of the migration: the seals were removed"
+    if now["protection_changes"]:
+        yield (
+            "since the last seal the ledger's protection was changed: "
+            f"{some(now['protection_changes'], 5)}"
+        )
+    if now["drivers_shown_otherwise"]:
+        yield (
+            "canon.driver_orphan_quarantine does not show the newest entry of: "
+            f"{some(now['drivers_shown_otherwise'])}"
+        )
+
+
+def _cut(known: Mapping[str, Row], digests: Mapping[str, str]) -> Iterator[str]:
+    for digest, where in digests.items():
+        if digest not in known:
+            yield (
+                f"{where}: this digest is not in the ledger any more: its newest part was cut off, "
+                "or it was rewritten (or the digest is of another database)"
+            )
+
+
+def _notes(now: Row) -> Iterator[str]:
+    if now["entries_not_sealed"]:
+        yield (
+            f"{now['entries_not_sealed']:,} entries since the last seal, of other services or by "
+            "hand: the next run of a fix seals them"
+        )
+
+
+def _runs(connection: Connection) -> list[Row]:
+    return rows(
+        connection,
+        "select run_id, command, run_by, entries, ended_at,"
+        " to_char(started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as started_at"
+        " from canon.driver_orphan_quarantine_runs order by last_seal_no desc limit %s",
+        [RUNS_SHOWN],
+    )
