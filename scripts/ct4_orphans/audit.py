@@ -22,7 +22,7 @@ class Audit:
     """What an audit has found. `remembered` says where each digest of earlier was found."""
 
     entries: int
-    seals: int
+    seals_count: int
     newest: seals.Seal | None
     runs: list[Row]
     problems: list[str]
@@ -53,7 +53,7 @@ def audit(connection: Connection, digests: Mapping[str, str]) -> Audit:
     known = {row["digest"]: row for row in chain}
     return Audit(
         entries=now["entries"],
-        seals=len(chain),
+        seals_count=len(chain),
         newest=newest,
         runs=runs,
         problems=[*_chain_problems(chain), *_problems_now(now, newest), *_cut(known, digests)],
@@ -70,7 +70,7 @@ def audit(connection: Connection, digests: Mapping[str, str]) -> Audit:
 def in_words(found: Audit) -> Iterator[str]:
     """Give the audit line by line: counts, the last runs, what was found."""
     yield f"  {'ledger entries':<44}{found.entries:>9,}"
-    yield f"  {'seals':<44}{found.seals:>9,}"
+    yield f"  {'seals':<44}{found.seals_count:>9,}"
     if found.runs:
         yield "Last runs (times in UTC):"
     for run in found.runs:
