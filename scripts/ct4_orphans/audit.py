@@ -31,24 +31,29 @@ class Audit:
 
 
 def audit(connection: Connection, digests: Mapping[str, str]) -> Audit:
-    """Compute all seals again, in one snapshot.
+    """Compute all seals again, in one snapshot that nothing is written in.
 
     `digests` are those of earlier, each with where it was read: without one a ledger whose newest
     part was cut off, or that was rewritten as a whole, is consistent in itself.
     Raises RefusedError if the ledger has lost columns, so that nothing can be computed.
     """
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        plan_for_many(connection)
+        return examine(connection, digests)
+
+
+def examine(connection: Connection, digests: Mapping[str, str]) -> Audit:
+    """Do the same in the transaction that is on."""
     try:
-        with connection.transaction():
-            connection.execute("set transaction isolation level repeatable read, read only")
-            plan_for_many(connection)
-            chain = seals.rows_of(connection, "audit_seals", {})
-            now = seals.rows_of(connection, "audit_now", {})[0]
-            runs = _runs(connection)
-    except psycopg.errors.UndefinedColumn as error:
+        chain = seals.rows_of(connection, "audit_seals", {})
+        now = seals.rows_of(connection, "audit_now", {})[0]
+    except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as error:
         raise RefusedError(
-            "The ledger or its seals have lost a column, so their history cannot be audited: "
+            "The ledger or its seals have lost something, so their history cannot be audited: "
             f"{error.diag.message_primary}. Restore them from the backup."
         ) from error
+    runs = _runs(connection)
     newest = seals.Seal(chain[-1]["seal_no"], chain[-1]["digest"]) if chain else None
     known = {row["digest"]: row for row in chain}
     return Audit(

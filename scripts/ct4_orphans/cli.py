@@ -16,6 +16,7 @@ from ct4_orphans import deploy as deploying
 from ct4_orphans import doctor as doctors
 from ct4_orphans import explain as explaining
 from ct4_orphans import fix as fixing
+from ct4_orphans import roles as role_making
 from ct4_orphans import rollback as rolling_back
 from ct4_orphans import verify as verifying
 from ct4_orphans.database import Settings, connect
@@ -408,6 +409,89 @@ def rollback(dry_run: bool, migration: bool, output_dir: Path) -> None:
             click.echo("The ledger stays, and the name canon.driver_orphan_quarantine with it.")
     done = not dry_run and (migration or not todo.is_empty)
     click.echo("Rolled back." if done else "Nothing was changed.")
+
+
+@main.group(
+    short_help="Least-privilege roles: reader, fixer, migrator.",
+    epilog="Example: orphans roles install, then in psql: grant ct4_orphans_fixer to maria;\n"
+    + EXIT_CODES,
+)
+def roles() -> None:
+    """Three roles without a login that people and services are made members of.
+
+    reader may see reports, fixer may run the fix and record decisions, migrator owns what this
+    project makes, and deploys.
+    """
+
+
+prefix_option = click.option(
+    "--prefix",
+    default=role_making.PREFIX,
+    show_default=True,
+    metavar="NAME",
+    help="Roles belong to the server: another prefix for another database on it.",
+)
+
+
+@roles.command("install", short_help="Make the roles; again after each deploy.")
+@prefix_option
+@click.option("--dry-run", is_flag=True, help="Only print the statements.")
+def install_roles(prefix: str, dry_run: bool) -> None:
+    """Make the roles that are missing, and grant each what it may. Can be run again."""
+    settings = Settings.from_environment()
+    click.echo(f"{'DRY RUN: ' if dry_run else ''}INSTALL ROLES on {settings}")
+    names = role_making.Roles.named(as_text(prefix))
+    with connect(settings, read_only=dry_run) as connection:
+        fixing.check_database(connection, fixing.Options())
+        contract = doctors.read_contract(settings)
+        sources = [source["name"] for source in contract.sources if source["is_required"]]
+        if dry_run:
+            for statement in role_making.todo(connection, names, sources):
+                click.echo(statement.as_string(connection).strip())
+            click.echo("-- Nothing was changed.")
+            return
+        role_making.install(connection, names, sources)
+    click.echo(f"{', '.join(names.names)} are there; what this project made is {names.migrator}'s.")
+    click.echo("Next, in psql, for each person or service, and for the user that deploys:")
+    click.echo(f"  grant {names.fixer} to …;")
+    click.echo(f"  alter role … in database {settings.dbname} set role to {names.migrator};")
+
+
+@roles.command("remove", short_help="Take the roles out again.")
+@prefix_option
+def remove_roles(prefix: str) -> None:
+    """Take the roles out: what they own goes to this user, their rights go."""
+    settings = Settings.from_environment()
+    click.echo(f"REMOVE ROLES on {settings}")
+    names = role_making.Roles.named(as_text(prefix))
+    with connect(settings) as connection:
+        there = role_making.existing(connection, names)
+        left = role_making.remove(connection, names)
+    if not there:
+        click.echo("None of them is there. Nothing was changed.")
+        return
+    click.echo(f"Removed: {', '.join(set(there) - set(left)) or 'none'}.")
+    if left:
+        raise IncompleteError(
+            f"{', '.join(left)} have no rights in this database any more, but in another one of "
+            "the server: remove them there too."
+        )
+
+
+@roles.command("status", short_help="Who may do what to the ledger.")
+@prefix_option
+def status_of_roles(prefix: str) -> None:
+    """Say who may read, append to, or change the ledger. It only reads."""
+    settings = Settings.from_environment()
+    click.echo(f"ROLES on {settings}")
+    names = role_making.Roles.named(as_text(prefix))
+    with connect(settings, read_only=True) as connection:
+        fixing.check_database(connection, fixing.Options())
+        there = role_making.existing(connection, names)
+        for line in role_making.in_words(role_making.who_may(connection)):
+            click.echo(printable(line))
+    missing = [name for name in names.names if name not in there]
+    click.echo(f"Not installed: {', '.join(missing)}" if missing else "All three are installed.")
 
 
 @main.command(short_help="The whole job, on an embedded server.", epilog="Example: make demo")

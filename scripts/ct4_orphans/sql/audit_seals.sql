@@ -3,7 +3,9 @@ with seals as (
     select
         *,
         lag(seal_no, 1, 0::bigint) over (order by seal_no) as previous_seal_no,
-        lag(last_entry_id, 1, 0::bigint) over (order by seal_no) as previous_last_entry_id,
+        -- Before the first: nothing has a lower number, not even one put in by hand.
+        lag(last_entry_id, 1, '-9223372036854775808'::bigint) over (order by seal_no)
+            as previous_last_entry_id,
         lag(digest) over (order by seal_no) as previous_digest,
         lag(protection) over (order by seal_no) as previous_protection
     from canon.driver_orphan_quarantine_seals

@@ -56,11 +56,8 @@ inner join (
 where
     relations.oid is not null
     and (not wanted.only_to_execute or %(execute)s)
-    -- Least privilege: to insert, without the columns that say when and by whom, is enough.
-    and not case
-        when wanted.privilege = 'insert' then has_any_column_privilege(relations.oid, 'insert')
-        else has_table_privilege(relations.oid, wanted.privilege)
-    end
+    -- The columns that are needed are enough: see roles_grant.sql.
+    and not has_any_column_privilege(relations.oid, wanted.privilege)
 
 union all
 

@@ -39,7 +39,7 @@ facts as (
                 'hex'
             ) as entries_digest
         from canon.driver_orphan_quarantine_ledger as entry
-        where entry.entry_id > coalesce(previous.last_entry_id, 0)
+        where entry.entry_id > coalesce(previous.last_entry_id, '-9223372036854775808'::bigint)
     ) as entries
 )
 
