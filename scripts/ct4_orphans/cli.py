@@ -393,8 +393,11 @@ def rollback(dry_run: bool, migration: bool, output_dir: Path) -> None:
         exported = 0
         if migration and todo.entries and not dry_run:
             at = fixing.database_time(connection)
-            path, exported = rolling_back.export_ledger(connection, output_dir, at)
-            click.echo(f"  {exported:,} ledger entries are in {path}. Keep it: it is history.")
+            paths, exported = rolling_back.export_ledger(connection, output_dir, at)
+            files = " and ".join(map(str, paths))
+            click.echo(
+                f"  {exported:,} ledger entries are in {files}. Keep them: they are history."
+            )
         if not dry_run and not todo.is_empty:
             todo = rolling_back.roll_back(connection, with_migration=migration)
         for line in todo.in_words("would be " if dry_run else ""):

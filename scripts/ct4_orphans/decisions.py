@@ -14,7 +14,7 @@ from psycopg import sql
 
 from ct4_orphans import seals
 from ct4_orphans.database import Connection, Row, rows, statement, what_happened
-from ct4_orphans.errors import DRIVER_OR_PERSON, RefusedError
+from ct4_orphans.errors import DRIVER_OR_PERSON, DatabaseError, RefusedError
 from ct4_orphans.fix import only_one_execute
 
 STATUSES = ("quarantined", "purged", "resolved_created_lead")
@@ -154,6 +154,14 @@ def _all_or_nothing(connection: Connection, what: str) -> Iterator[None]:
             f"{what}: somebody else changed driver {driver[0] if driver else ''} at the same "
             "moment. Nothing was changed; look at it "
             "(orphans explain), and run the same again."
+        ) from error
+    except psycopg.OperationalError as error:
+        if not connection.closed:
+            raise
+        raise DatabaseError(
+            f"{what}: the connection was lost ({what_happened(error)}), and whether the change was "
+            "committed is unknown: it is there whole, or not at all. 'orphans audit' shows the last "
+            "runs; or run the same command again: what is done is not done twice."
         ) from error
     except psycopg.IntegrityError as error:
         raise RefusedError(

@@ -16,6 +16,7 @@ from ct4_orphans.database import Connection, Settings, connect, rows, statement
 from ct4_orphans.errors import DatabaseError, OutputError, RefusedError
 from ct4_orphans.fix import only_one_execute
 from ct4_orphans.report import private_file
+from ct4_orphans.seals import SEALS
 
 SAVED = "canon.ct4_orphans_saved_views"
 OUR_SCHEMA, AUDIT_SCHEMA = "ct4_orphans", "ct4_orphans_audit"
@@ -181,24 +182,32 @@ def roll_back(connection: Connection, *, with_migration: bool = False) -> Plan:
     return todo
 
 
-def export_ledger(connection: Connection, directory: Path, at: datetime) -> tuple[Path, int]:
-    """Write the whole ledger to a CSV file of mode 0600, named after `at`.
+def export_ledger(connection: Connection, directory: Path, at: datetime) -> tuple[list[Path], int]:
+    """Write the whole ledger and its seals to CSV files of mode 0600, named after `at`.
 
-    Returns its path and the number of entries. Raises OutputError.
+    Returns their paths, the ledger's first, and its number of entries. Raises OutputError.
     """
-    path = private_file(directory, f"orphans_ledger_{at:%Y%m%d_%H%M%S_%f}.csv")
-    query = (
-        "copy (select * from canon.driver_orphan_quarantine_ledger order by entry_id)"
-        " to stdout with (format csv, header)"
-    )
-    try:
-        with path.open("wb") as file, connection.cursor() as cursor:
-            with cursor.copy(query) as copy:
-                for block in copy:
-                    file.write(block)
-            return path, cursor.rowcount
-    except OSError as error:
-        raise OutputError(f"The ledger cannot be written to {path}: {error.strerror}.") from error
+    exports = [(LEDGER, "ledger", "entry_id")]
+    if views.facts_of(connection, SEALS):
+        exports.append((SEALS, "seals", "seal_no"))
+    paths, counts = [], []
+    for relation, name, key in exports:
+        path = private_file(directory, f"orphans_{name}_{at:%Y%m%d_%H%M%S_%f}.csv")
+        query = sql.SQL("copy (select * from {} order by {}) to stdout with (format csv, header)")
+        try:
+            with path.open("wb") as file, connection.cursor() as cursor:
+                with cursor.copy(
+                    query.format(sql.Identifier(*relation.split(".")), sql.Identifier(key))
+                ) as copy:
+                    for block in copy:
+                        file.write(block)
+                paths.append(path)
+                counts.append(cursor.rowcount)
+        except OSError as error:
+            raise OutputError(
+                f"{relation} cannot be written to {path}: {error.strerror}."
+            ) from error
+    return paths, counts[0]
 
 
 def migrate_back(settings: Settings, exported: int) -> str:

@@ -103,6 +103,8 @@ def make_role(town_database: Settings, server: Settings) -> Iterator[Callable[[]
             "grant select on all tables in schema canon, observational, ops, ct4_orphans to {}",
             "grant insert on canon.identity_links to {}",
             "grant insert on canon.driver_orphan_quarantine_ledger to {}",
+            "grant insert on canon.driver_orphan_quarantine_seals to {}",
+            "grant execute on function canon.driver_orphan_quarantine_wait_for_writers() to {}",
             "grant usage on sequence canon.identity_links_id_seq to {}",
         ):
             query(town_database, statement.format(made[-1]))
@@ -374,6 +376,7 @@ MISSING_TO_READ = {
     "usage on schema ct4_orphans": "ct4_orphans",
     "select on ops.v_orphan_fix_plan": "ops.v_orphan_fix_plan",
     "select on ct4_orphans.lead_sources": "lead_sources",
+    "select on canon.driver_orphan_quarantine_seals": "driver_orphan_quarantine_seals",
 }
 MISSING_TO_EXECUTE = MISSING_TO_READ | {
     "insert on canon.identity_links": "canon.identity_links",
@@ -381,6 +384,8 @@ MISSING_TO_EXECUTE = MISSING_TO_READ | {
     "insert on canon.driver_orphan_quarantine_ledger": "canon.driver_orphan_quarantine_ledger",
     "select on canon.driver_orphan_quarantine_ledger": "driver_orphan_quarantine_ledger",
     "select on canon.driver_orphan_quarantine": "driver_orphan_quarantine",
+    "insert on canon.driver_orphan_quarantine_seals": "canon.driver_orphan_quarantine_seals",
+    "execute on function canon.driver_orphan_quarantine_wait_for_writers()": "wait_for_writers",
     "usage on sequence canon.identity_links_id_seq": "identity_links_id_seq",
     "select on ct4_orphans.evidence_strategies": "evidence_strategies",
     "select on ct4_orphans.int_driver_links": "int_driver_links",
@@ -420,6 +425,8 @@ def test_a_role_with_the_privileges_asked_for_may_execute(
         "grant usage on schema canon, ops, ct4_orphans to {}",
         "grant select, insert on canon.identity_links to {}",
         "grant select, insert on canon.driver_orphan_quarantine_ledger to {}",
+        "grant select, insert on canon.driver_orphan_quarantine_seals to {}",
+        "grant execute on function canon.driver_orphan_quarantine_wait_for_writers() to {}",
         "grant usage on sequence canon.identity_links_id_seq to {}",
         "grant select on canon.driver_orphan_quarantine, ops.v_orphan_fix_plan to {}",
         "grant select on all tables in schema ct4_orphans to {}",
