@@ -160,8 +160,8 @@ def _all_or_nothing(connection: Connection, what: str) -> Iterator[None]:
             raise
         raise DatabaseError(
             f"{what}: the connection was lost ({what_happened(error)}), and whether the change was "
-            "committed is unknown: it is there whole, or not at all. 'orphans audit' shows the last "
-            "runs; or run the same command again: what is done is not done twice."
+            "committed is unknown: it is there whole, or not at all. 'orphans audit' shows the "
+            "last runs; or run the same command again: what is done is not done twice."
         ) from error
     except psycopg.IntegrityError as error:
         raise RefusedError(

@@ -105,8 +105,9 @@ def upgrade() -> None:
         driver = op.get_bind().connection.driver_connection
         for relation in (seals.SEALS, seals.RUNS):
             views.take_grants(driver, relation, [], {})
-        run = seals.Run("migration", {"revision": revision})
-        seals.seal(driver, run, "ended")
+        # An empty ledger is sealed by its first run: exported seals can be restored before it.
+        if adoption.count(driver, adoption.LEDGER):
+            seals.seal(driver, seals.Run("migration", {"revision": revision}), "ended")
 
 
 def downgrade() -> None:
