@@ -16,6 +16,7 @@ from ct4_orphans import deploy as deploying
 from ct4_orphans import doctor as doctors
 from ct4_orphans import explain as explaining
 from ct4_orphans import fix as fixing
+from ct4_orphans import guard as guarding
 from ct4_orphans import roles as role_making
 from ct4_orphans import rollback as rolling_back
 from ct4_orphans import verify as verifying
@@ -439,7 +440,7 @@ prefix_option = click.option(
 @roles.command("install", short_help="Make the roles; again after each deploy.")
 @prefix_option
 @click.option("--dry-run", is_flag=True, help="Only print the statements.")
-def install_roles(prefix: str, dry_run: bool) -> None:
+def roles_install(prefix: str, dry_run: bool) -> None:
     """Make the roles that are missing, and grant each what it may. Can be run again."""
     settings = Settings.from_environment()
     click.echo(f"{'DRY RUN: ' if dry_run else ''}INSTALL ROLES on {settings}")
@@ -462,7 +463,7 @@ def install_roles(prefix: str, dry_run: bool) -> None:
 
 @roles.command("remove", short_help="Take the roles out again.")
 @prefix_option
-def remove_roles(prefix: str) -> None:
+def roles_remove(prefix: str) -> None:
     """Take the roles out: what they own goes to this user, their rights go."""
     settings = Settings.from_environment()
     click.echo(f"REMOVE ROLES on {settings}")
@@ -483,7 +484,7 @@ def remove_roles(prefix: str) -> None:
 
 @roles.command("status", short_help="Who may do what to the ledger.")
 @prefix_option
-def status_of_roles(prefix: str) -> None:
+def roles_status(prefix: str) -> None:
     """Say who may read, append to, or change the ledger. It only reads."""
     settings = Settings.from_environment()
     click.echo(f"ROLES on {settings}")
@@ -495,6 +496,98 @@ def status_of_roles(prefix: str) -> None:
             click.echo(printable(line))
     missing = [name for name in names.names if name not in there]
     click.echo(f"Not installed: {', '.join(missing)}" if missing else "All three are installed.")
+
+
+@main.group(
+    short_help="Keep new orphans out.",
+    epilog="Example: orphans guard install --mode warn, then orphans guard status\n" + EXIT_CODES,
+)
+def guard() -> None:
+    """Keep new orphans out: the database itself records or refuses them. Off by default.
+
+    For every service that writes: a driver may not be linked, lose its lead, or be let out of the
+    quarantine, if it would operate without a lead when the transaction commits.
+    """
+
+
+@guard.command(
+    "install",
+    short_help="Switch it on, or to another mode.",
+    epilog="Example: orphans guard install --mode warn\n" + EXIT_CODES,
+)
+@click.option(
+    "--mode",
+    type=click.Choice(guarding.MODES),
+    default="warn",
+    show_default=True,
+    help="warn: a violation is recorded. enforce: the transaction is refused.",
+)
+@click.option("--index", is_flag=True, help="Make an index on person_key, if there is none.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def guard_install(mode: str, index: bool, dry_run: bool) -> None:
+    """Install the guard, switch its mode, or mend it: the same command does all of it."""
+    settings = Settings.from_environment()
+    click.echo(f"{'DRY RUN' if dry_run else 'GUARD INSTALL'} on {settings}")
+    with connect(settings, read_only=dry_run) as connection:
+        if dry_run:
+            before = guarding.check_install(connection)
+        else:
+            before = guarding.install(connection, mode, with_index=index)
+        lines = [] if dry_run else [printable(line) for line in guarding.in_words(connection)]
+    would = "would be" if dry_run else "is"
+    click.echo(f"The guard was {before.mode}, {would} in mode {mode}.")
+    if index and dry_run and not before.usable_index:
+        click.echo(f"An index would be made:  {guarding.CREATE_INDEX}")
+    for line in lines:
+        click.echo(line)
+    if dry_run:
+        click.echo("Nothing was changed.")
+
+
+@guard.command(
+    "remove",
+    short_help="Take it out again.",
+    epilog="Example: orphans guard remove --dry-run, then orphans guard remove\n" + EXIT_CODES,
+)
+@click.option(
+    "--keep-violations", is_flag=True, help="Leave the table of the violations that it recorded."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def guard_remove(keep_violations: bool, dry_run: bool) -> None:
+    """Take the guard out without a trace, with its index and the violations that it recorded."""
+    settings = Settings.from_environment()
+    click.echo(f"{'DRY RUN' if dry_run else 'GUARD REMOVE'} on {settings}")
+    with connect(settings, read_only=dry_run) as connection:
+        recorded = guarding.violations(connection)
+        if dry_run:
+            before = guarding.check_remove(connection)
+        else:
+            before = guarding.remove(connection, keep_violations=keep_violations)
+    would = "would be" if dry_run else "is"
+    click.echo(f"The guard was {before.mode}, {would} off.")
+    kept = f"kept in {guarding.VIOLATIONS}" if keep_violations else "dropped"
+    click.echo(f"Violations recorded: {recorded:,}; {'would be ' if dry_run else ''}{kept}.")
+    if dry_run:
+        click.echo("Nothing was changed.")
+
+
+@guard.command(
+    "status",
+    short_help="Its mode, and what it recorded.",
+    epilog="Example: orphans guard status\n" + EXIT_CODES,
+)
+def guard_status() -> None:
+    """Say whether the guard is off, warns or enforces, what it recorded, and what is open."""
+    settings = Settings.from_environment()
+    click.echo(f"GUARD on {settings}")
+    with connect(settings, read_only=True) as connection:
+        for line in guarding.in_words(connection):
+            click.echo(f"  {printable(line)}")
+        damage = guarding.state(connection).damage
+    if damage:
+        raise IncompleteError(
+            f"The guard is damaged: {some(damage)}. Mend it:  orphans guard install --mode …"
+        )
 
 
 @main.command(short_help="The whole job, on an embedded server.", epilog="Example: make demo")

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg import sql
 
-from ct4_orphans import seals
+from ct4_orphans import guard, seals
 from ct4_orphans.database import Connection, Row, rows, statement, what_happened
 from ct4_orphans.errors import DRIVER_OR_PERSON, DatabaseError, RefusedError
 from ct4_orphans.fix import only_one_execute
@@ -164,6 +164,11 @@ def _all_or_nothing(connection: Connection, what: str) -> Iterator[None]:
             "last runs; or run the same command again: what is done is not done twice."
         ) from error
     except psycopg.IntegrityError as error:
+        if guard.is_refusal(error):
+            raise RefusedError(
+                f"{what}: {what_happened(error)}. Nothing was changed. If it must be done all the "
+                "same, switch the guard to warn first:  orphans guard install --mode warn"
+            ) from error
         raise RefusedError(
             f"{what}: the database refuses it: {what_happened(error)}. Nothing was changed. A link "
             "that was removed can be put back only while its person is there."

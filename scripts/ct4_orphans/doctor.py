@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
 
-from ct4_orphans import adoption, project, verify, views
+from ct4_orphans import adoption, guard, project, verify, views
 from ct4_orphans.backup import find_pg_dump
 from ct4_orphans.database import Connection, Settings, rows, statement, what_happened
 from ct4_orphans.errors import DatabaseError, OrphansError, some
@@ -59,7 +59,8 @@ def examine(
     except DatabaseError as error:
         return [*findings, Finding(STOPS, "dbt", error.message)]
     findings += _rows(connection, "doctor_sources", {"sources": json.dumps(contract.sources)})
-    for check in (_deployment, _ledger, _views, _empty, _skipped_rows, _history, _broken_rules):
+    checks = (_deployment, _ledger, _guard, _views, _empty, _skipped_rows, _history, _broken_rules)
+    for check in checks:
         try:
             with connection.transaction():
                 findings += check(connection, contract)
@@ -265,6 +266,15 @@ def _ledger(connection: Connection, contract: Contract) -> Iterator[Finding]:
     """Whether the ledger still protects itself."""
     if current_revision(connection):
         yield from _rows(connection, "doctor_ledger", {})
+
+
+def _guard(connection: Connection, contract: Contract) -> Iterator[Finding]:
+    """Whether the database keeps new orphans out."""
+    if views.facts_of(connection, adoption.LEDGER):
+        try:
+            yield Finding(NOTE, "guard", guard.note(connection))
+        except DatabaseError as error:
+            yield Finding(NOTE, "guard", error.message)
 
 
 def _enums(connection: Connection) -> dict[str, tuple[str, str] | None]:

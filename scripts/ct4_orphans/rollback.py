@@ -10,7 +10,7 @@ from pathlib import Path
 
 from psycopg import sql
 
-from ct4_orphans import project, views
+from ct4_orphans import guard, project, views
 from ct4_orphans.adoption import DESTROY_VARIABLE, LEDGER, NAME, count, was_adopted
 from ct4_orphans.database import Connection, Settings, connect, rows, statement
 from ct4_orphans.errors import DatabaseError, OutputError, RefusedError
@@ -115,8 +115,10 @@ def plan(connection: Connection, *, with_migration: bool = False) -> Plan:
     """Return what a rollback would do.
 
     Raises RefusedError naming a view whose earlier definition was never saved, and whatever else
-    reads what would be dropped.
+    reads what would be dropped; with the migration, the guard too.
     """
+    if with_migration:
+        guard.refuse_while_installed(connection)
     kept = saved(connection)
     ops = _ours(connection, [name for name in public_views() if name not in kept])
     if ops:
