@@ -36,8 +36,9 @@ def measure(server: Settings, links: int, mode: str | None, index: bool) -> tupl
     database = embedded.recreate_database(server, "bench_guard", template="template_built")
     with open_connection(database) as connection:
         connection.execute(FILL.format(n=links, columns=LINK))  # type: ignore[call-overload]
-        connection.execute("insert into ct4_orphans.lead_sources values ('x', 'x') on conflict do"
-                           " nothing") if False else None
+        connection.execute(
+            "insert into ct4_orphans.lead_sources values ('x', 'x') on conflict do nothing"
+        ) if False else None
         connection.commit()
         persons = [
             row["p"]

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from conftest import CT4_SCHEMA, must_run, open_connection, run_command
 from ct4_orphans import embedded
@@ -71,6 +72,11 @@ def test_an_older_server_is_deployed_to_verified_and_left_as_it_was(
         settings=database,
     )
     assert "All criteria hold." in must_run("orphans", "verify", settings=database).stdout
+
+    must_run("orphans", "guard", "install", "--mode", "enforce", "--index", settings=database)
+    with pytest.raises(psycopg.errors.CheckViolation), open_connection(database) as connection:
+        connection.execute("delete from canon.identity_links where source_table like 'module_ct_%'")
+    must_run("orphans", "guard", "remove", settings=database)
 
     must_run("orphans", "rollback", "--migration", *out, settings=database)
     assert catalogue(database) == before

@@ -5,12 +5,27 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 from conftest import ROOT
 from ct4_orphans import deploy, errors
 from ct4_orphans.cli import EXIT_CODES, fix, main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands(group: click.Group = main, prefix: str = "") -> dict[str, click.Command]:
+    """Every command by its words: `fix`, `guard install`. A group is none by itself."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix}{name} ")
+        else:
+            found[prefix + name] = command
+    return found
+
+
+GROUPS = {name for name, command in main.commands.items() if isinstance(command, click.Group)}
 
 
 def test_every_option_of_the_fix_is_in_the_readme_and_the_reverse() -> None:
@@ -53,12 +68,13 @@ def test_every_orphans_command_and_option_that_is_named_exists() -> None:
     words += re.findall(r"^orphans ([^#\n]+)", README, re.MULTILINE)
     assert len(words) > 20
     named = set()
-    for name, *arguments in map(str.split, words):
-        command = main.commands[name]
+    for first, *arguments in map(str.split, words):
+        name = f"{first} {arguments.pop(0)}" if first in GROUPS else first
+        command = commands()[name]
         named.add(name)
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in arguments if word.startswith("--")} <= options | {"--help"}, name
-    assert named == set(main.commands) - {"demo", "demo-shell"}, "each is in the README"
+    assert named == set(commands()) - {"demo", "demo-shell"}, "each is in the README"
 
 
 @pytest.mark.parametrize("path", re.findall(r"scripts/[\w/]+\.(?:py|sql)", README))
@@ -73,6 +89,6 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    for name, command in main.commands.items():
+    for name, command in (main.commands | commands()).items():
         assert command.help, name
         assert "Example: " in (command.epilog or ""), name

@@ -56,7 +56,9 @@ problems as (
         'grant usage, create on schema canon'
     where
         %(needs_to_create)s
-        and not has_schema_privilege('canon', 'usage, create')
+        and not (
+            has_schema_privilege('canon', 'usage') and has_schema_privilege('canon', 'create')
+        )
 )
 
 select distinct
