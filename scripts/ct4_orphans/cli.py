@@ -437,7 +437,11 @@ prefix_option = click.option(
 )
 
 
-@roles.command("install", short_help="Make the roles; again after each deploy.")
+@roles.command(
+    "install",
+    short_help="Make the roles; again after each deploy.",
+    epilog="Example: orphans roles install --dry-run\n" + EXIT_CODES,
+)
 @prefix_option
 @click.option("--dry-run", is_flag=True, help="Only print the statements.")
 def roles_install(prefix: str, dry_run: bool) -> None:
@@ -461,7 +465,11 @@ def roles_install(prefix: str, dry_run: bool) -> None:
     click.echo(f"  alter role … in database {settings.dbname} set role to {names.migrator};")
 
 
-@roles.command("remove", short_help="Take the roles out again.")
+@roles.command(
+    "remove",
+    short_help="Take the roles out again.",
+    epilog="Example: orphans roles remove\n" + EXIT_CODES,
+)
 @prefix_option
 def roles_remove(prefix: str) -> None:
     """Take the roles out: what they own goes to this user, their rights go."""
@@ -482,7 +490,11 @@ def roles_remove(prefix: str) -> None:
         )
 
 
-@roles.command("status", short_help="Who may do what to the ledger.")
+@roles.command(
+    "status",
+    short_help="Who may do what to the ledger.",
+    epilog="Example: orphans roles status\n" + EXIT_CODES,
+)
 @prefix_option
 def roles_status(prefix: str) -> None:
     """Say who may read, append to, or change the ledger. It only reads."""

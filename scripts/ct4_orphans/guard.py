@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg import sql
 
-from ct4_orphans import views
+from ct4_orphans import seals, views
 from ct4_orphans.adoption import count
 from ct4_orphans.database import AnyConnection, Connection, Row, rows, statement
 from ct4_orphans.errors import DatabaseError, RefusedError, some
@@ -131,6 +131,9 @@ def install(connection: Connection, mode: str, *, with_index: bool = False) -> S
             " is distinct from (excluded.mode, excluded.lead_sources)",
             [mode, sources],
         )
+        if mends or (before.mode, sorted(before.lead_sources)) != (mode, sorted(sources)):
+            run = seals.Run("guard", {"mode": mode, "lead_sources": sources})
+            seals.seal(connection, run, "ended")  # a trigger of its own is on the ledger now
 
     mends = not before.is_installed or bool(before.damage)
     _when_nobody_is_in_the_way(connection, "share row exclusive" if mends else "", create)
@@ -171,6 +174,8 @@ def remove(connection: Connection, *, keep_violations: bool = False) -> State:
         connection.execute(statement("guard_remove"))
         if not keep_violations:
             connection.execute(f"drop table if exists {VIOLATIONS}")
+        if before.is_installed:
+            seals.seal(connection, seals.Run("guard", {"mode": OFF}), "ended")
 
     _when_nobody_is_in_the_way(connection, "access exclusive" if before.is_installed else "", drop)
     return before

@@ -13,7 +13,8 @@ wanted (name, remedy) as (
     values
     ('canon.identity_links', 'this is no CT4 database: check DB_NAME'),
     ('canon.driver_orphan_quarantine_ledger', 'run ''orphans deploy'''),
-    ('canon.driver_orphan_quarantine', 'run ''orphans deploy''')
+    ('canon.driver_orphan_quarantine', 'run ''orphans deploy'''),
+    ('canon.driver_orphan_quarantine_seals', 'run ''orphans deploy''')
 ),
 
 problems as (

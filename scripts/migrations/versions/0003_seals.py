@@ -13,7 +13,7 @@ own facts, and over that seal's digest. `orphans audit` computes them again.
 from __future__ import annotations
 
 from alembic import context, op
-from ct4_orphans import adoption, seals, views
+from ct4_orphans import adoption, guard, seals, views
 
 revision = "0003"
 down_revision = "0002"
@@ -113,7 +113,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop the seals; only when ORPHANS_DOWNGRADE_DESTROYS_LEDGER=yes if the ledger has entries."""
     if not context.is_offline_mode():
-        adoption.refuse_to_destroy_history(op.get_bind().connection.driver_connection)
+        driver = op.get_bind().connection.driver_connection
+        guard.refuse_while_installed(driver)
+        adoption.refuse_to_destroy_history(driver)
     op.execute(
         """
         drop view canon.driver_orphan_quarantine_runs;
