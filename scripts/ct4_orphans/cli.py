@@ -399,6 +399,7 @@ def rollback(dry_run: bool, migration: bool, output_dir: Path) -> None:
             click.echo(
                 f"  {exported:,} ledger entries are in {files}. Keep them: they are history."
             )
+            click.echo("  What a purge removed is whole in it, with any personal data of CT4's.")
         if not dry_run and not todo.is_empty:
             todo = rolling_back.roll_back(connection, with_migration=migration)
         for line in todo.in_words("would be " if dry_run else ""):

@@ -14,7 +14,7 @@ from psycopg import errors as pg_errors
 from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
-from ct4_orphans.errors import DatabaseError, OrphansError, masked, printable
+from ct4_orphans.errors import DatabaseError, OrphansError, masked, masked_message, printable
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -24,6 +24,11 @@ AnyConnection = psycopg.Connection[Any]  # Alembic's gives tuples
 Row = dict[str, Any]
 
 CONNECT_TIMEOUT_SECONDS = 10
+# Whatever PGTZ, PGDATESTYLE, the role or the database say: what is read and told is always the same.
+SESSION = (
+    "set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres';"
+    " set standard_conforming_strings = on; set bytea_output = 'hex'; set extra_float_digits = 1"
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Settings:
             "sslmode": self.sslmode,
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": "ct4-orphans",
+            "client_encoding": "UTF8",
         }
         if self.password:
             parameters["password"] = self.password
@@ -100,9 +106,7 @@ def connect(settings: Settings, *, read_only: bool = False) -> Iterator[Connecti
     Raises DatabaseError.
     """
     with explained_errors(settings):
-        options = "-c timezone=UTC -c datestyle=ISO"
-        if read_only:
-            options += " -c default_transaction_read_only=on"
+        options = "-c default_transaction_read_only=on" if read_only else ""
         with psycopg.connect(
             **settings.connection_parameters(),  # type: ignore[arg-type]
             options=options,
@@ -112,6 +116,7 @@ def connect(settings: Settings, *, read_only: bool = False) -> Iterator[Connecti
             connection.read_only = True if read_only else None
             # The checks before a commit, and the seals, must see what others have committed.
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+            connection.execute(SESSION)
             yield connection
 
 
@@ -143,8 +148,11 @@ def rows(
 
 def what_happened(error: psycopg.Error) -> str:
     """Return the server's primary message only: details and contexts can quote personal data."""
-    message = error.diag.message_primary or str(error)
-    return masked(" ".join(message.split())).rstrip(".") or type(error).__name__
+    message = " ".join((error.diag.message_primary or str(error)).split())
+    if error.sqlstate is None:  # libpq's own words: host, port and user
+        return masked(message).rstrip(".") or type(error).__name__
+    of_a_trigger = error.diag.source_function == "exec_stmt_raise"  # PL/pgSQL's RAISE
+    return masked_message(message, of_a_trigger=of_a_trigger).rstrip(".") or type(error).__name__
 
 
 def _advice(error: psycopg.Error) -> str:

@@ -7,17 +7,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ct4_orphans.database import Settings
-from ct4_orphans.errors import DatabaseError
+from ct4_orphans.errors import DatabaseError, masked, masked_message
 
 ROOT = Path(__file__).parents[2]
 COLOUR = re.compile(r"\x1b\[\d*m")
 TIME = re.compile(r"^\d\d:\d\d:\d\d ")
 MODULES = {"dbt": "dbt.cli.main", "alembic": "alembic", "orphans": "ct4_orphans"}
+# dbt's own log would hold what the server says in full, personal data too.
+NO_LOG = ("--log-level-file", "none")
+# The server's message in a line of its own, what it adds below, and that dbt goes on.
+SERVER_SAYS = re.compile(r"Database Error( in .*)?$")
+GOES_ON = re.compile(r"\d\d:\d\d:\d\d |  compiled code at ")
 
 
 def run(
@@ -36,7 +41,11 @@ def run(
             f"{ROOT} is no clone of this project: install with 'pip install -e .' in a clone."
         )
     process = subprocess.Popen(
-        [sys.executable, "-m", MODULES[words[0]], *words[1:]],
+        [
+            *(sys.executable, "-m", MODULES[words[0]]),
+            *(NO_LOG if words[0] == "dbt" else ()),
+            *words[1:],
+        ],
         cwd=ROOT,
         env={
             **os.environ,
@@ -44,6 +53,9 @@ def run(
             "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "ignore",
+            "PGCLIENTENCODING": "UTF8",
+            "PGTZ": "UTC",
+            "PGDATESTYLE": "ISO",
             **(environment or {}),
         },
         stdin=subprocess.DEVNULL,
@@ -54,10 +66,49 @@ def run(
     )
     lines = []
     with process:
-        for line in process.stdout or ():
-            lines.append(COLOUR.sub("", line))
-            line_by_line(lines[-1].rstrip("\n"))
-    return process.returncode, "".join(lines)
+        output = (COLOUR.sub("", line).rstrip("\n") for line in process.stdout or ())
+        for line in without_data(output) if words[0] == "dbt" else output:
+            lines.append(line)
+            line_by_line(line)
+    if words[0] == "dbt":
+        _clean_results()
+    return process.returncode, "".join(f"{line}\n" for line in lines)
+
+
+def without_data(lines: Iterable[str]) -> Iterator[str]:
+    """Give dbt's lines; of what the server says only the message, without the data it quotes."""
+    message: list[str] | None = None
+    for line in lines:
+        if message is not None and not GOES_ON.match(line):
+            message.append(line)
+            continue
+        yield from _server_said(message or [])
+        message = [] if SERVER_SAYS.search(line) else None
+        yield line
+    yield from _server_said(message or [])
+
+
+def _server_said(message: list[str]) -> Iterator[str]:
+    if not message:
+        return
+    first = message[0]
+    if "connection to server" in first:  # host, port and user
+        yield masked(first)
+    else:
+        yield masked_message(first, of_a_trigger=any(" at RAISE" in line for line in message))
+
+
+def _clean_results() -> None:
+    """Take the data out of the server's messages that dbt keeps in run_results.json."""
+    path = target("run_results.json")
+    if not path.exists():
+        return
+    content = json.loads(path.read_text("utf-8"))
+    said = [result for result in content["results"] if "Error" in (result["message"] or "")]
+    for result in said:
+        result["message"] = "\n".join(without_data(result["message"].splitlines()))
+    if said:
+        path.write_text(json.dumps(content), "utf-8")
 
 
 def target(name: str) -> Path:

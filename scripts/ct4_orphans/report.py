@@ -110,7 +110,7 @@ def open_report(directory: Path) -> Iterator[Report]:
     """
     with ExitStack() as stack:
         with _explained(directory):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(directory)
             files = [
                 stack.enter_context(_partial_file(directory, suffix)) for suffix in ("json", "csv")
             ]
@@ -121,9 +121,16 @@ def private_file(directory: Path, name: str) -> Path:
     """Make an empty file that only this user can read, and return its path. Raises OutputError."""
     path = directory / name
     with _explained(directory):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_private(directory)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     return path
+
+
+def _make_private(directory: Path) -> None:
+    """Make what is missing of a path, parents too (mkdir leaves those to the umask), for us only."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing or [directory]):
+        path.mkdir(exist_ok=True, mode=0o700)
 
 
 @contextmanager

@@ -48,7 +48,11 @@ select
             'resolved_at', resolved_at,
             'resolution_notes', resolution_notes,
             'explanation', evidence_json ->> 'explanation',
-            'kept_driver_link', evidence_json -> 'driver_link'
+            -- Without what CT4 had written into its evidence: personal data, of any depth.
+            'kept_driver_link', case
+                when jsonb_typeof(evidence_json -> 'driver_link') = 'object'
+                    then (evidence_json -> 'driver_link') - 'evidence'
+            end
         )
         from canon.driver_orphan_quarantine
         where driver_id = %(driver_id)s
