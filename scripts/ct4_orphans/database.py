@@ -24,7 +24,7 @@ AnyConnection = psycopg.Connection[Any]  # Alembic's gives tuples
 Row = dict[str, Any]
 
 CONNECT_TIMEOUT_SECONDS = 10
-# Whatever PGTZ, PGDATESTYLE, the role or the database say: what is read and told is always the same.
+# What is read and told is the same whatever PGTZ, PGDATESTYLE, the role or the database say.
 SESSION = (
     "set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres';"
     " set standard_conforming_strings = on; set bytea_output = 'hex'; set extra_float_digits = 1"

@@ -127,7 +127,7 @@ def private_file(directory: Path, name: str) -> Path:
 
 
 def _make_private(directory: Path) -> None:
-    """Make what is missing of a path, parents too (mkdir leaves those to the umask), for us only."""
+    """Make what is missing of a path for this user only; mkdir leaves parents to the umask."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     for path in reversed(missing or [directory]):
         path.mkdir(exist_ok=True, mode=0o700)

@@ -1,7 +1,7 @@
-"""A CT4 database in which every field that can hold personal data holds some that is recognised.
+"""A CT4 database that has recognisable personal data in every field that can hold some.
 
-Phones, documents: 942424…; licences: QZXW…; plates: VWK…; names: Xochitl, Zuñiga, Yupanqui. Masked forms
-show three characters at most, so none of these can be in what leaves the database.
+Phones, documents: 942424…; licences: QZXW…; plates: VWK…; names: Xochitl, Zuñiga, Yupanqui.
+Masked forms show three characters at most, so none of these can be in what leaves the database.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import uuid
 from ct4_orphans.database import Settings, connect
 
 PERSONAL = re.compile(
-    r"9[ .-]?4[ .-]?2[ .-]?4[ .-]?2[ .-]?4|q\W?z\W?x\W?w|v\W?w\W?k\W?[7-9]|xochitl|zu(ñ|\\u00f1)iga|yupanqui",
+    r"9[ .-]?4[ .-]?2[ .-]?4[ .-]?2[ .-]?4|q\W?z\W?x\W?w|v\W?w\W?k\W?[7-9]"
+    r"|xochitl|zu(ñ|\\u00f1)iga|yupanqui",
     re.IGNORECASE,
 )
 

@@ -257,7 +257,12 @@ def normalise_licence(value: str | None) -> str | None:
 
 
 def normalise_phone(value: str | None) -> str | None:
-    """ "Digits only"; mobiles "by their last 9 digits"; "fewer than 8 digits is no phone"."""
+    """ "Digits only"; mobiles "by their last 9 digits"; "fewer than 8 digits is no phone".
+
+    Nor is a text of more than 100 characters.
+    """
+    if len(value or "") > 100:
+        return None
     digits = "".join(character for character in value or "" if character in "0123456789")
     for country_code in ("0051", "51", ""):
         rest = digits[len(country_code) :]
