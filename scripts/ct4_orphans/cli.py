@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,6 +41,75 @@ Exit codes:
 """
 
 
+@contextmanager
+def printable_usage_errors() -> Iterator[None]:
+    """Click quotes an argument as it is; a terminal must not see its control characters."""
+    try:
+        yield
+    except click.UsageError as error:
+        if error.message.isprintable():
+            raise
+        raise click.UsageError(printable(error.format_message()), error.ctx) from error
+
+
+def lenient_streams() -> None:
+    """Let a terminal that cannot encode a character show its escape, and never end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class Command(click.Command):
+    """A command that can print whatever comes in."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run it, as click does."""
+        lenient_streams()
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments, as click does."""
+        with printable_usage_errors():
+            return super().make_context(*args, **extra)
+
+
+class Commands(click.Group):
+    """A group of commands that can print whatever comes in."""
+
+    command_class = Command
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run it, as click does."""
+        lenient_streams()
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments before the command, as click does."""
+        with printable_usage_errors():
+            return super().make_context(*args, **extra)
+
+    def resolve_command(self, *args: Any) -> Any:
+        """Find the command, as click does."""
+        with printable_usage_errors():
+            return super().resolve_command(*args)
+
+
+def as_json_text(found: Any) -> str:
+    """Return JSON for a terminal: control and direction characters are escaped, letters are not."""
+    text = json.dumps(found, ensure_ascii=False, indent=2, default=str)
+    return "".join(
+        character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
+        for character in text
+    )
+
+
+def as_directory(context: click.Context, option: click.Parameter, value: Path) -> Path:
+    """Return a directory whose name can be said afterwards. Raises click.BadParameter."""
+    if not str(value).isprintable():
+        raise click.BadParameter("the name of a directory is text, without control characters.")
+    return value
+
+
 def as_text(value: str) -> str:
     """Return an argument that the database can store. Raises click.UsageError if it cannot."""
     if not value.strip():
@@ -51,6 +124,7 @@ output_dir_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("output"),
     show_default=True,
+    callback=as_directory,
     help="Where the reports go.",
 )
 
@@ -60,7 +134,7 @@ no_backup_option = click.option(
 )
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group(cls=Commands, epilog=EXIT_CODES)
 @click.version_option(package_name="ct4-orphans")
 def main() -> None:
     """Get ghost drivers out of a CT4 Identity database, without losing history.
@@ -150,7 +224,7 @@ def explain(driver_id: str, as_json: bool) -> None:
     if not found or not explaining.is_known(found):
         raise IncompleteError(f"{settings} knows no driver of this id. Check it.")
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2, default=str))
+        click.echo(as_json_text(found))
     else:
         for line in explaining.in_words(found):
             click.echo(printable(line))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ AnyConnection = psycopg.Connection[Any]  # Alembic's gives tuples
 Row = dict[str, Any]
 
 CONNECT_TIMEOUT_SECONDS = 10
+VARIABLES = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_SSLMODE")
 # What is read and told is the same whatever PGTZ, PGDATESTYLE, the role or the database say.
 SESSION = (
     "set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres';"
@@ -46,8 +48,12 @@ class Settings:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Read DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD and DB_SSLMODE.
 
-        Raises DatabaseError when DB_NAME or DB_USER is not set or DB_PORT is no number.
+        Raises DatabaseError when DB_NAME or DB_USER is not set, DB_PORT is no number, or one of
+        them is no text.
         """
+        odd = [name for name in VARIABLES if re.search("[\ud800-\udfff]", environ.get(name, ""))]
+        if odd:
+            raise DatabaseError(f"{' and '.join(odd)} is no valid UTF-8. Set it anew.")
         missing = [name for name in ("DB_NAME", "DB_USER") if not environ.get(name)]
         if missing:
             raise DatabaseError(

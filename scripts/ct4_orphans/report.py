@@ -162,7 +162,8 @@ def read_plan(path: Path, database: str) -> dict[str, str]:
         report = json.loads(path.read_text("utf-8"))
         mode, made_on = report["mode"], report["database"]
         plan = {row["driver_id"]: row["fingerprint"] for row in report["drivers"]}
-        is_whole = "stats" in report  # its end; a reviewer may have left drivers out
+        # Its end is there; a reviewer may have left drivers out.
+        is_whole = "stats" in report and isinstance(made_on, str)
     except OSError as error:
         raise OutputError(f"The plan {path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -175,7 +176,7 @@ def read_plan(path: Path, database: str) -> dict[str, str]:
     if mode != "dry-run":
         raise RefusedError(f"{path} is the report of an execute; a plan is that of a dry-run.")
     if made_on != database:
-        raise RefusedError(f"{path} was made on database {made_on}; this one is {database}.")
+        raise RefusedError(f"{path} was made on database {made_on[:63]}; this one is {database}.")
     return plan
 
 
