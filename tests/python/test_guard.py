@@ -324,6 +324,14 @@ def test_truncate_leaves_nobody_without_a_lead_and_a_reload_is_judged(
     assert enforced.commit(persona, truncate) == "done"
 
 
+def test_a_session_that_defers_nothing_is_judged_at_each_statement(enforced: Guarded) -> None:
+    persona = enforced.prepare()
+    with psycopg.connect(**enforced.settings.connection_parameters()) as connection:  # type: ignore[arg-type]
+        connection.execute("set constraints all immediate")
+        with pytest.raises(pg_errors.CheckViolation):
+            connection.execute(LINK_DRIVER, vars(persona))  # type: ignore[arg-type]
+
+
 def test_the_refusal_names_the_rule_the_drivers_and_what_to_do(enforced: Guarded) -> None:
     personas = [enforced.prepare() for _ in range(12)]
     with psycopg.connect(**enforced.settings.connection_parameters()) as connection:  # type: ignore[arg-type]
@@ -857,6 +865,31 @@ def test_an_index_of_somebody_else_is_enough_and_stays(built_database: Settings)
     say(built_database, "remove")
     names = query(built_database, "select relname from pg_class where relname ~ 'theirs|guard'")
     assert names == [("theirs",)]
+
+
+def test_an_index_that_was_left_half_made_is_made_anew(built_database: Settings) -> None:
+    say(built_database, "install", "--index")
+    usable = "select indisvalid from pg_index where indexrelid = %s::regclass"
+    name = f"canon.{guard.INDEX}"
+    query(
+        built_database,
+        "update pg_index set indisvalid = false where indexrelid = %s::regclass",
+        name,
+    )
+    assert "one was left half made" in say(built_database, "status").out
+    say(built_database, "install", "--index")
+    assert query(built_database, usable, name) == [(True,)]
+
+
+def test_doctor_says_what_the_guard_does(built_database: Settings, run: Run) -> None:
+    def line() -> str:
+        said = run("orphans", "doctor", "--no-backup", settings=built_database).stdout
+        (found,) = [line for line in said.splitlines() if "guard: " in line]
+        return found
+
+    assert "note  guard: is off" in line()
+    install(built_database, "enforce")
+    assert "note  guard: is in mode enforce" in line()
 
 
 def test_an_install_without_the_ledger_says_what_to_do(ct4_database: Settings) -> None:
