@@ -143,7 +143,8 @@ def violators(connection: Connection, checks: list[Check]) -> Iterator[str]:
             continue
         query = sql.SQL("select * from {} limit %s").format(sql.Identifier(AUDIT, check.name))
         for row in rows(connection, query, [SHOWN_PER_CHECK]):
-            facts = ", ".join(f"{name} {value}" for name, value in row.items())
+            # Where a model of identifiers has a row twice, `value` is a licence or a phone.
+            facts = ", ".join(f"{name} {row[name]}" for name in row if name != "value")
             yield f"    {check.name.split('_')[1]}: {facts}"
     yield from broken_rules(connection)
 

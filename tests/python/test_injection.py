@@ -639,14 +639,3 @@ def test_verify_names_drivers_of_any_name_printably(
         )
     assert_one_clear_line((done.returncode, done.stdout, done.stderr), 1)
     assert "driver_id" in done.stdout
-
-
-def test_the_number_of_bad_inputs_is_the_one_that_the_readme_quotes() -> None:
-    tried = (
-        5 * len(IN_THE_DATABASE)
-        + len(IN_THE_DATABASE)
-        + len(TEXTS) * (len(POSITIONS) + 5 + 1)
-        + len(PLANS)
-        + len(LONG)
-    )
-    assert tried > 1000

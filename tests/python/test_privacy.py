@@ -21,8 +21,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from conftest import run_command
-from ct4_orphans import backup, cli, embedded, errors
-from ct4_orphans.database import Settings
+from ct4_orphans import backup, cli, embedded, errors, verify
+from ct4_orphans.database import Settings, connect
 from older import execute, query
 from private_town import (
     LICENCE,
@@ -414,6 +414,11 @@ def boom_instead_of(table: str, columns: str) -> str:
         (["deploy", "--only", "build"], ON_DDL),
         (["doctor", "--no-backup"], boom_instead_of("canon.identity_links", "*")),
         (["deploy", "--only", "dry-run"], ON_READING),
+        (
+            ["alembic", "downgrade", "base"],
+            "drop schema ops, ct4_orphans cascade; delete from canon.ct4_orphans_saved_views;"
+            + ON_DDL,
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -425,16 +430,34 @@ def test_nor_is_it_by_dbt_and_the_commands_that_run_it(
     execute(settings, boom(saying) + before)
     more = ["--output-dir", str(tmp_path / "out")] if words[0] == "deploy" else []
     done = run_command(
-        *("orphans", *words, *more),
+        *(*(() if words[0] == "alembic" else ("orphans",)), *words, *more),
         settings=replace(settings, password=PASSWORD),
         DBT_TARGET_PATH=str(tmp_path / "target"),
         DBT_LOG_PATH=str(tmp_path / "logs"),
+        ORPHANS_DOWNGRADE_DESTROYS_LEDGER="yes",
     )
     assert done.returncode in (1, 3), done.stdout + done.stderr
     texts = {path.name: read(path) for path in tmp_path.rglob("*") if path.is_file()}
     texts["terminal"] = done.stdout + done.stderr
     assert {name: leaks(text) for name, text in texts.items() if leaks(text)} == {}
     assert any("is known" in text or '"***"' in text for text in texts.values()), "it struck"
+
+
+def test_rows_that_verify_shows_of_a_red_check_have_no_licence_and_no_phone(
+    half_fixed: Callable[[], Settings],
+) -> None:
+    settings = half_fixed()
+    name = "int_lead_event_matches_has_one_row_per_event_id_kind_value"
+    execute(
+        settings,
+        f"create schema ct4_orphans_audit; create view ct4_orphans_audit.{name} as"
+        " select event_id, kind, value, 2 as rows_found"
+        " from ct4_orphans.int_lead_event_identifiers",
+    )
+    with connect(settings, read_only=True) as connection:
+        shown = list(verify.violators(connection, [verify.Check(name, "fail", 1)]))
+    assert len(shown) > 4
+    assert leaks("\n".join(shown)) == []
 
 
 # --- The password, when there is no way in --------------------------------------------------------
