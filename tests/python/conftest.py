@@ -99,7 +99,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if "ORPHANS_TEST_HOST" not in os.environ:
         os.environ["ORPHANS_TEST_HOST"] = embedded.start_server(WORK / "test").host
         config.add_cleanup(lambda: embedded.stop_server(WORK / "test"))
-    build_templates(server_settings())
+    if "ORPHANS_TEST_KEEP_TEMPLATES" not in os.environ:  # mutations.py has just made them
+        build_templates(server_settings())
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import psycopg
 import pytest
-from conftest import ROOT, must_run, open_connection, run_command
+from conftest import ROOT, Run, must_run, open_connection, run_command
 from ct4_orphans import embedded
 from ct4_orphans.database import Connection, Settings
 from psycopg import sql
@@ -855,6 +855,20 @@ def dbt_test(settings: Settings, target: Path, *arguments: str) -> tuple[int, di
 def test_dbt_test_is_green_after_the_fix_and_ran_every_data_test(green_run: dict[str, Any]) -> None:
     assert green_run["exit_code"] == 0
     assert green_run["statuses"] == dict.fromkeys(green_run["tests"], "pass")
+
+
+def test_every_unit_test_of_dbt_is_green(
+    built_database: Settings, run: Run, tmp_path: Path
+) -> None:
+    done = run(
+        *("dbt", "test", "--select", "test_type:unit"),
+        settings=built_database,
+        DBT_TARGET_PATH=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stdout
+    results = json.loads((tmp_path / "run_results.json").read_text())["results"]
+    assert len(results) > 80
+    assert {result["status"] for result in results} == {"pass"}
 
 
 def test_dbt_test_exits_by_severity_and_keeps_the_violating_rows_as_live_views(

@@ -154,6 +154,16 @@ def test_views_agree_with_the_reading(
     assert not lines, "\n" + "\n".join(lines)
 
 
+@RULES
+@given(world=worlds(newer_rules=True))
+def test_views_agree_with_the_reading_on_a_newer_deployment(
+    built_connection: psycopg.Connection[Any], world: World
+) -> None:
+    """Where scout rules have a milestone_type: the column comes and goes with the world."""
+    lines = disagreements(built_connection, world)
+    assert not lines, "\n" + "\n".join(lines)
+
+
 # --- The worlds contain what the rules speak of ---------------------------------------------------
 
 SITUATIONS = """

@@ -554,16 +554,16 @@ def insert_events(cursor: psycopg.Cursor[Any], world: World) -> None:
 
 
 def insert_rules(cursor: psycopg.Cursor[Any], table: str, rows: list[Rule]) -> None:
-    """Payment rules, with milestone_type only where the table has that column."""
-    cursor.execute(
-        "select true from information_schema.columns where table_schema = 'ops'"
-        " and table_name = %s and column_name = 'milestone_type'",
-        [table],
-    )
+    """Payment rules; a milestone_type other than the usual needs the column of a newer deployment."""
     columns = (
         "id origin_tag window_days milestone_trips amount currency valid_from valid_to is_active"
     )
-    if cursor.fetchone():
+    if any(row.milestone_type != "trips" for row in rows):
+        cursor.execute(
+            sql.SQL("alter table {} add column if not exists milestone_type text").format(
+                sql.Identifier("ops", table)
+            )
+        )
         columns += " milestone_type"
     names = columns.split()
     values = (tuple(getattr(row, name) for name in names) for row in rows)
