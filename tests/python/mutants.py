@@ -273,7 +273,11 @@ class Generator:
         found = set[str]()
         for at, item in enumerate(items[:-2]):
             columns = items[at + 2]
-            if item.word == "distinct" and items[at + 1].word == "on" and isinstance(columns, Group):
+            if (
+                item.word == "distinct"
+                and items[at + 1].word == "on"
+                and isinstance(columns, Group)
+            ):
                 found |= {self.said(c[0].start, c[-1].end) for c in self.split(columns.items)}
         return found
 

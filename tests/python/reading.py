@@ -194,6 +194,33 @@ class PlanRow(NamedTuple):
     """Whether rivals must be named (True), must not be (False), or is left open (None)."""
 
 
+class Rival(NamedTuple):
+    """A refused event as a reviewer of the plan sees it."""
+
+    event_id: int
+    source_table: str
+    source_pk: str
+    event_date: str
+    evidence_level: int
+    matched_by: tuple[str, ...]
+    refusal: str
+    persons: tuple[str, ...]
+    lead_row_linked_to: str | None
+    event_of_person: str | None
+
+
+class EvidenceRow(NamedTuple):
+    """What a row of ops.v_orphan_fix_plan shows a reviewer, every list in its order."""
+
+    driver_id: str
+    lead_rows: tuple[int, ...]
+    rivals: tuple[Rival, ...]
+    weak_events: tuple[int, ...]
+    explanation: str
+    license_masked: str | None
+    phone_masked: str | None
+
+
 class PaymentRow(NamedTuple):
     """A row of ops.v_payment_calculation."""
 
@@ -614,6 +641,138 @@ def quarantine(world: World, link: Link, spoken: list[Voice]) -> PlanRow | None:
 def is_news(current_reason: str, reason: str) -> bool:
     """Reasons given by hand are never overwritten, the machine's only by another one."""
     return current_reason in MACHINE_REASONS and current_reason != reason
+
+
+# --- What a reviewer is shown ---------------------------------------------------------------------
+
+SHOWN = 10  # rivals for one value, persons of one rival, weak events: "ten are enough"
+Value = tuple[str, str]  # its kind, and itself
+
+
+def evidence(world: World) -> list[EvidenceRow]:
+    """The lists of the plan: links to make, refused events, events with the person alone."""
+    spoken = voices(world)
+    shown = shown_values(world, spoken)
+    return [
+        EvidenceRow(
+            row.driver_id,
+            tuple(lead.event_id for lead in row.lead_rows),
+            () if row.action == "release" else rivals(world, row.person_key, spoken, shown),
+            () if row.action == "release" else weak_events(world, row.person_key, spoken)[:SHOWN],
+            explanation(world, row, spoken, shown),
+            masked(driver_licence(world, link)),
+            masked(driver_phone(world, link)),
+        )
+        for row in plan(world)
+        if (link := link_of_driver(world, row.driver_id)) is not None
+    ]
+
+
+def masked(text: str | None) -> str | None:
+    """ "Only masked": the last three characters, of a short text none."""
+    if text is None:
+        return None
+    kept = text[-3:] if len(text) >= 6 else ""
+    return kept.rjust(len(text), "*")
+
+
+SAYS = {
+    "driver_id_exact": "names the driver",
+    "both_exact": "has the driver's licence and phone",
+    "license_exact": "has the driver's licence",
+    "phone_exact": "has the driver's phone",
+}
+
+
+def explanation(
+    world: World, row: PlanRow, spoken: list[Voice], shown: dict[Value, list[int]]
+) -> str:
+    """The sentence that says why."""
+    if row.action == "release":
+        leads = sorted(lead_links(world, row.person_key), key=lambda link: link.id)
+        more = f" and {len(leads) - 1} more" if len(leads) > 1 else ""
+        first = f"{leads[0].source_table} {leads[0].source_pk}"
+        return f"Released: the person has a lead by now ({first}{more})."
+    if row.strategy:
+        events = "lead event" if len(row.lead_rows) == 1 else "lead events"
+        return (
+            f"Relinked: {len(row.lead_rows)} {events} at evidence level {row.evidence_level}; "
+            f"the strongest {SAYS[row.strategy]} ({row.strategy})."
+        )
+    if row.has_events:
+        refused = rivals(world, row.person_key, spoken, shown)
+        why = ", ".join(sorted({rival.refusal for rival in refused})).replace("_", " ")
+        return f"Quarantined: {len(refused)} lead event(s) match, but none proves a lead ({why})."
+    weak = len(weak_events(world, row.person_key, spoken))
+    carried = f"; {weak} carry only its person_key, which proves nothing" if weak else ""
+    return f"Quarantined: no lead event names the driver or has its licence or phone{carried}."
+
+
+def values_of_person(world: World, person_key: UUID) -> set[Value]:
+    """The ids, licences and phones of all drivers of a person."""
+    links = [link for link in driver_links(world) if link.person_key == person_key]
+    found = {("driver_id", link.source_pk) for link in links}
+    found |= {("license", text) for link in links if (text := driver_licence(world, link))}
+    return found | {("phone", text) for link in links if (text := driver_phone(world, link))}
+
+
+def values_heard(world: World, voice: Voice) -> set[Value]:
+    """By what this event speaks for this person, at its level."""
+    payload = payload_object(voice.event) or {}
+    if voice.level == 1:
+        said = {("driver_id", name) for name in named_drivers(payload)}
+    else:
+        said = {("phone", phone) for phone in event_phones(payload)}
+        licence = event_licence(payload)
+        said |= {("license", licence)} if licence else set()
+    return said & values_of_person(world, voice.person_key)
+
+
+def shown_values(world: World, spoken: list[Voice]) -> dict[Value, list[int]]:
+    """For each value the first refused events with it."""
+    events: dict[Value, set[int]] = defaultdict(set)
+    for voice in spoken:
+        if voice.refusal:
+            for value in values_heard(world, voice):
+                events[value].add(voice.event.id)
+    return {value: sorted(ids)[:SHOWN] for value, ids in events.items()}
+
+
+def rivals(
+    world: World, person_key: UUID, spoken: list[Voice], shown: dict[Value, list[int]]
+) -> tuple[Rival, ...]:
+    """Refused events that speak for the person, the strongest first."""
+    found = []
+    for voice in spoken:
+        event = voice.event
+        values = values_heard(world, voice)
+        kinds = sorted({kind for kind, text in values if event.id in shown.get((kind, text), [])})
+        if voice.person_key != person_key or voice.refusal is None or not kinds:
+            continue
+        heard = sorted(str(other.person_key) for other in spoken if other.event is event)
+        link = link_of_event(world, event)
+        found.append(
+            Rival(
+                event.id,
+                event.source_table,
+                event.source_pk,
+                event.event_date.isoformat(),
+                voice.level,
+                tuple(kinds),
+                voice.refusal,
+                tuple(heard[:SHOWN]),
+                str(link.person_key) if link else None,
+                str(event.person_key) if event.person_key else None,
+            )
+        )
+    return tuple(sorted(found, key=lambda rival: (rival.evidence_level, rival.event_id)))
+
+
+def weak_events(world: World, person_key: UUID, spoken: list[Voice]) -> tuple[int, ...]:
+    """ "Only event.person_key equals the driver's person": of any source, speaking or not."""
+    heard = {voice.event.id for voice in spoken if voice.person_key == person_key}
+    weak = [event.id for event in world.lead_events if event.person_key == person_key]
+    return tuple(sorted(set(weak) - heard))
 
 
 # --- Conversions and days -------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from conftest import ROOT, Run, must_run, open_connection, run_command
 from ct4_orphans import embedded
 from ct4_orphans.database import Connection, Settings
 from psycopg import sql
+from reading import LEAD_SOURCES
 
 Node = dict[str, Any]
 
@@ -189,6 +190,19 @@ def link(person: int, source_table: str, source_pk: str, more: str = "'MANUAL', 
     """
 
 
+def link_like_the_fix(source_table: str, source_pk: str) -> str:
+    """One more link of the relinked person, which says that it is the fix's."""
+    return f"""
+        insert into canon.identity_links (
+            person_key, source_table, source_pk, snapshot_date, match_score, confidence_level,
+            match_rule, evidence
+        )
+        select person_key, '{source_table}', '{source_pk}', now(), 1, 'LOW', match_rule, evidence
+        from canon.identity_links
+        where {RECONSTRUCTED};
+    """
+
+
 def event(source_table: str, payload: str, person: str = "null") -> str:
     return f"""
         insert into observational.lead_events (
@@ -198,13 +212,19 @@ def event(source_table: str, payload: str, person: str = "null") -> str:
     """
 
 
-def entry(driver: int, revision: int, status: str = "quarantined") -> str:
+def entry(
+    driver: int,
+    revision: int,
+    status: str = "quarantined",
+    evidence: dict[str, Any] | None = None,
+) -> str:
     return f"""
         insert into canon.driver_orphan_quarantine_ledger (
-            driver_id, revision, person_key, detected_reason, status
+            driver_id, revision, person_key, detected_reason, status, evidence_json
         )
         values (
-            '{DRIVER[driver]}', {revision}, '{PERSON[driver]}', 'manual_detection', '{status}'
+            '{DRIVER[driver]}', {revision}, '{PERSON[driver]}', 'manual_detection', '{status}',
+            '{json.dumps(evidence or {})}'
         );
     """
 
@@ -236,6 +256,7 @@ EXCLUDED = "ct4_orphans.int_excluded_drivers"
 EXCLUDE_NOBODY = redefine(EXCLUDED, "select * from {definition} where false")
 EXCLUDE_NO_PURGED = redefine(EXCLUDED, "select * from {definition} where status = 'quarantined'")
 RECONSTRUCTED = "match_rule = 'LEAD_EVENT_RECONSTRUCTION'"
+LEAD_ROWS = [{"source_table": "module_ct_cabinet_leads", "source_pk": "gone"}]
 ANOTHER_RUN = """'LEAD_EVENT_RECONSTRUCTION', '{"run_id": "nobody knows"}'"""
 
 
@@ -295,7 +316,7 @@ CASES = [
     ),
     *cases_of(
         "criterion_5_ledger_history_has_gaps",
-        ("a revision left out", entry(3, 3), driver(3)),
+        ("a revision left out", entry(3, 3), driver(3) | {"entries": 2, "newest_revision": 3}),
         ("a history that starts at 2", entry(8, 2), driver(8)),
         (
             "a first revision removed",
@@ -334,6 +355,36 @@ CASES = [
             "an entry removed",
             forget_entries(2),
             {"disagreement": "link without a ledger entry", "source_pk": "2"},
+        ),
+        (
+            "a link removed while other drivers have newer entries",
+            f"delete from canon.identity_links where {RECONSTRUCTED};" + entry(3, 2),
+            {"disagreement": "ledger entry without its link", "source_pk": "2"},
+        ),
+        (
+            "a link removed while another table has a row of that key",
+            f"delete from canon.identity_links where {RECONSTRUCTED};"
+            + link(8, "module_ct_migrations", "2"),
+            {"disagreement": "ledger entry without its link", "source_pk": "2"},
+        ),
+        (
+            "a link that says another run",
+            f"""update canon.identity_links set evidence = '{{"run_id": "another"}}'
+            where {RECONSTRUCTED}""",
+            {"disagreement": "link without a ledger entry", "source_pk": "2"},
+        ),
+        (
+            "a second row linked in the name of the run",
+            link_like_the_fix("module_ct_cabinet_leads", "77"),
+            {"disagreement": "link without a ledger entry", "source_pk": "77"},
+        ),
+        (
+            "the row of another table linked in the name of the run",
+            link_like_the_fix("module_ct_migrations", "2"),
+            {
+                "disagreement": "link without a ledger entry",
+                "source_table": "module_ct_migrations",
+            },
         ),
         (
             "a link moved to another person",
@@ -525,6 +576,48 @@ HARMLESS = [
             {},
         ),
         ("a driver linked and quarantined", link(7, "drivers", DRIVER[8]) + entry(8, 1), {}),
+        ("a link that is no driver's", link(7, "module_ct_referrals", "7"), {}),
+    ),
+    *cases_of(
+        "criterion_3_drivers_without_lead_without_record",
+        ("a link that is no driver's", link(7, "module_ct_referrals", "7"), {}),
+        *(
+            (
+                f"a driver linked with a lead of {source}",
+                link(7, "drivers", DRIVER[8]) + link(7, source, "7"),
+                {},
+            )
+            for source in LEAD_SOURCES
+        ),
+    ),
+    *cases_of(
+        "criterion_5_relinks_and_ledger_disagree",
+        (
+            "a link of somebody else's run",
+            link(8, "module_ct_migrations", "7", """'MANUAL', '{"run_id": "theirs"}'"""),
+            {},
+        ),
+        (
+            "a link of the older fix, which had no runs",
+            link(8, "module_ct_migrations", "7", "'LEAD_EVENT_RECONSTRUCTION', '{}'"),
+            {},
+        ),
+        (
+            "an entry of the older fix, whose links had no run",
+            entry(8, 1, "resolved_relinked", {"lead_rows": LEAD_ROWS}),
+            {},
+        ),
+        (
+            "a relinked driver that lost its lead and was found again",
+            f"delete from canon.identity_links where {RECONSTRUCTED};" + entry(2, 2),
+            {},
+        ),
+        (
+            "a relinked driver that was purged, with its lead gone",
+            f"delete from canon.identity_links where {RECONSTRUCTED};"
+            + entry(2, 2, "purged", {"run_id": "nobody knows", "lead_rows": LEAD_ROWS}),
+            {},
+        ),
     ),
     *cases_of(
         "criterion_5_ledger_history_has_gaps",
@@ -629,6 +722,10 @@ def violations(connection: Connection, node: Node) -> list[dict[str, Any]]:
     return connection.execute(node["compiled_code"]).fetchall()
 
 
+def is_without_repetition(found: list[dict[str, Any]]) -> bool:
+    return len(set(map(str, found))) == len(found)
+
+
 def shows(found: list[dict[str, Any]], expected: dict[str, Any]) -> bool:
     return any(expected.items() <= row.items() for row in found)
 
@@ -643,6 +740,7 @@ def test_goes_red_by(connection: Connection, compiled: dict[str, Node], case: Ca
     connection.execute(case.statements)  # type: ignore[arg-type]
     found = violations(connection, test)
     assert shows(found, case.violation), found
+    assert is_without_repetition(found), found
     connection.rollback()
     assert violations(connection, test) == []
 

@@ -154,7 +154,9 @@ def test_the_sql_that_is_broken_is_the_sql_that_dbt_makes(
 
 def test_nothing_is_red_as_long_as_nothing_is_broken(checks: Checks) -> None:
     result = Result(Mutant("models/none.sql", 1, "nothing", ""))
-    every = {Path(path).stem: code for path, code in checks.project.code.items() if "models" in path}
+    every = {
+        Path(path).stem: code for path, code in checks.project.code.items() if "models" in path
+    }
     checks.try_acceptance(result, every)
     checks.try_units(result, every)
     checks.try_worlds([result], {id(result): every}, thorough=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -29,6 +30,7 @@ from reading import (
     SCOUTING,
     Attribution,
     EligibleRow,
+    EvidenceRow,
     FunnelRow,
     IndexedDriver,
     LeadEvent,
@@ -39,6 +41,7 @@ from reading import (
     PlanRow,
     PublicDriver,
     Quarantined,
+    Rival,
     Rule,
     SummaryRow,
     World,
@@ -107,10 +110,34 @@ def plan_row(row: dict[str, Any]) -> PlanRow:
     )
 
 
+def read_evidence(cursor: psycopg.Cursor[Any]) -> list[Any]:
+    """What the plan shows a reviewer, in the order in which it shows it."""
+    cursor.execute(
+        "select driver_id, lead_rows, rivals, weak_events, explanation, license_masked,"
+        " phone_masked from ops.v_orphan_fix_plan"
+    )
+    return [
+        EvidenceRow(
+            driver_id,
+            tuple(lead["event_id"] for lead in leads),
+            tuple(rival_of(rival) for rival in rivals),
+            tuple(event["event_id"] for event in weak),
+            *texts,
+        )
+        for driver_id, leads, rivals, weak, *texts in cursor
+    ]
+
+
+def rival_of(rival: dict[str, Any]) -> Rival:
+    lists = {name: tuple(rival[name]) for name in ("matched_by", "persons")}
+    return Rival(**rival | lists)
+
+
 VIEWS: dict[
     str, tuple[Callable[[psycopg.Cursor[Any]], list[Any]], Callable[[World], list[Any]]]
 ] = {
     "ops.v_orphan_fix_plan": (read_plan, reading.plan),
+    "lists of ops.v_orphan_fix_plan": (read_evidence, reading.evidence),
     "ops.v_payment_calculation": (read_payments, reading.payments),
     "ops.v_cabinet_funnel_status": (read_funnel, reading.funnel),
     "ops.v_ct4_eligible_drivers": (read_eligible, reading.eligible),
@@ -364,6 +391,8 @@ def rule(number: int, trips: int, tag: str = "cabinet", days: int = 14, **change
     return Rule(number, tag, days, trips, **values)
 
 
+CROWD = [UUID(f"00000000-0000-4000-8000-0000000001{number:02}") for number in range(14)]
+
 # Worlds that chance hardly ever makes; the views are held against these too.
 RARE = {
     "licence and phone of two drivers": World(
@@ -380,6 +409,74 @@ RARE = {
             Quarantined(A, "quarantined", NO_EVENTS),
             Quarantined(C, "purged", "manual_detection"),
         ],
+    ),
+    "phone and licence of two drivers": World(
+        persons=[Person(ANA)],
+        links=[driver(ANA, A, 1), driver(ANA, B, 2)],
+        drivers_index=[IndexedDriver(A, "912345678", "B9"), IndexedDriver(B, None, "Q1")],
+        lead_events=[event(1, {"driver_license": "Q1", "driver_phone": "912345678"})],
+    ),
+    "a licence with the digits of a phone": World(
+        persons=[Person(ANA)],
+        links=[driver(ANA, A, 1), driver(ANA, B, 2)],
+        drivers_index=[IndexedDriver(A, None, "912345678"), IndexedDriver(B, "912345678", None)],
+        lead_events=[event(1, {"driver_license": "912345678", "driver_phone": "912345678"})],
+    ),
+    "more than ten of everything": World(
+        persons=[Person(person) for person in CROWD],
+        links=[driver(person, f"{n:032x}", n) for n, person in enumerate(CROWD)],
+        drivers_index=[
+            # 0 to 11 share a phone, 0 and 1 a licence, 2 and 3 one with that phone's digits.
+            IndexedDriver(
+                f"{n:032x}",
+                "911111111" if n < 12 else "922222222",
+                ["SHARED", "SHARED", "911111111", "911111111", None][min(n, 4)],
+            )
+            for n in range(len(CROWD))
+        ],
+        lead_events=[
+            *(event(n, {"driver_phone": "911111111"}) for n in range(1, 13)),
+            *(event(n, {"park_phone": "922222222"}) for n in (21, 22)),
+            *(event(n, {"driver_license": "911111111"}) for n in (31, 32)),
+            *(event(n, {"driver_license": "SHARED"}) for n in (41, 42)),
+            *(event(n, person_key=CROWD[0]) for n in range(51, 63)),
+            *(event(n, person_key=CROWD[1]) for n in (71, 72)),
+        ],
+    ),
+    "refused in two ways": World(
+        persons=[Person(ANA), Person(BETO), Person(CARLA)],
+        links=[driver(ANA, A, 1), driver(BETO, B, 2), lead(CARLA, SCOUTING, "1")],
+        drivers_index=[
+            IndexedDriver(A, "912345678", "ABC123"),
+            IndexedDriver(B, "912345678", "ABC12"),
+        ],
+        lead_events=[
+            event(1, {"driver_id": A}),
+            event(2, {"driver_phone": "912345678"}),
+            event(3, {"driver_id": B}, person_key=ANA),
+        ],
+    ),
+    "several rules, origins and scouts": World(
+        persons=[Person(ANA), Person(BETO)],
+        links=[driver(ANA, A, 1), driver(BETO, B, 2)],
+        lead_events=[
+            *(
+                event(10 * n + m, {}, MIGRATIONS, person_key=person, scout_id=scout)
+                for n, person in enumerate((ANA, BETO))
+                for m, scout in enumerate((4, 7, 9, 2))
+            ),
+            *(
+                event(40 + 10 * n + m, {"origin_tag": tag}, person_key=person)
+                for n, person in enumerate((ANA, BETO))
+                for m, tag in enumerate(("b", "a", "C", "c"))
+            ),
+        ],
+        scout_rules=[
+            *(rule(n, trips, "fleet_migration") for n, trips in ((1, 1), (2, 5), (3, 90))),
+            *(rule(10 + n, 1, tag) for n, tag in enumerate(("b", "C", "a", "c"))),
+        ],
+        partner_rules=[rule(n, trips, "b") for n, trips in ((1, 1), (2, 3), (3, 90))],
+        summary_daily=[day(A, 0, 1), day(A, 1, 3), day(B, 2, 2), day(B, 3, 2)],
     ),
     "yango rows of one snapshot": World(
         persons=[Person(ANA)],

@@ -533,7 +533,7 @@ def insert_drivers(cursor: psycopg.Cursor[Any], world: World) -> None:
 
 
 def insert_events(cursor: psycopg.Cursor[Any], world: World) -> None:
-    """The lead events; a payload that is None is SQL's NULL, not JSON's."""
+    """The lead events, not in their order; a payload that is None is SQL's NULL, not JSON's."""
     insert(
         cursor,
         "observational.lead_events",
@@ -548,13 +548,13 @@ def insert_events(cursor: psycopg.Cursor[Any], world: World) -> None:
                 row.scout_id,
                 None if row.payload is None else Json(row.payload, dumps=str),
             )
-            for row in world.lead_events
+            for row in world.lead_events[::-2] + world.lead_events[-2::-2]
         ),
     )
 
 
 def insert_rules(cursor: psycopg.Cursor[Any], table: str, rows: list[Rule]) -> None:
-    """Payment rules; a milestone_type other than the usual needs the column of a newer deployment."""
+    """Payment rules; a milestone_type other than the usual needs the newer column."""
     columns = (
         "id origin_tag window_days milestone_trips amount currency valid_from valid_to is_active"
     )
