@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-shell test lint clean
+.PHONY: demo demo-shell test mutate lint clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -13,6 +13,10 @@ demo-shell: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Breaks every rule in every small way: something must turn red each time. Not in CI.
+mutate: .venv/installed
+	$(BIN)/python tests/python/mutations.py
 
 # sqlfluff needs a database to compile against: tests/python/test_style.py runs it.
 lint: .venv/installed

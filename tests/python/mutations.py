@@ -1,10 +1,10 @@
 """`make mutate`: every rule is broken in every small way, and something must turn red each time.
 
 Mutants of the models and of the rule macros are tried as views, in transactions that are rolled
-back: against all data tests on a small world that has been fixed, the same world with the fix still to
-be made, the dbt unit tests, and the plain reading of the rules on random databases. Mutants of the
-fix's own SQL are tried by the tests of the commands, in one pytest process that runs, for each
-mutant, the tests that read the file. Mutants of the acceptance tests are tried by their cases.
+back: against all data tests on a small world that has been fixed, the same world before the fix,
+the dbt unit tests, and the plain reading of the rules on random databases. Mutants of the
+fix's own SQL are tried by the tests of the commands: of those, by the ones in which the statement
+comes to something else. Mutants of the acceptance tests are tried by their cases.
 
 A mutant that survives must be in equivalent_mutants.csv, with the reason why it changes nothing.
 """
@@ -43,7 +43,8 @@ from ct4_orphans.database import Connection, Settings
 from hypothesis import Phase, given, seed
 from hypothesis import settings as hypothesis_settings
 from mutants import Mutant, mutants
-from psycopg.rows import tuple_row
+from psycopg import sql
+from psycopg.rows import dict_row, tuple_row
 from reading import World
 from test_acceptance import (
     CASES,
@@ -88,6 +89,13 @@ COMMAND_TESTS = {
     "tests/python/test_fix.py": FIX_SQL,
 }
 SLOW_TEST = 4.0  # seconds: such a test is not run for every mutant
+TESTS_TO_TRY = 8
+# Statements that write, and what a sequence makes different each time.
+WRITING = {
+    *("insert_links", "insert_entries", "insert_missing_reviewed", "find_changed", "resolve"),
+    *("compare_with_review", "refuse_whole_persons", "undo_links", "undo_purges", "undo_entries"),
+}
+SERIALS = {"id", "entry_id"}
 
 
 @dataclass
@@ -536,14 +544,6 @@ class Loop:
     def __init__(self, task: dict[str, Any]) -> None:
         self.task = task
         self.sql = Path(task["sql"])
-        self.opened: set[str] = set()
-        sys.addaudithook(self.note_open)
-
-    def note_open(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], (str, Path)):
-            path = Path(arguments[0])
-            if path.suffix == ".sql" and path.parent == self.sql:
-                self.opened.add(path.stem)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
@@ -552,9 +552,7 @@ class Loop:
         else:
             answer = self.run_mutants(items)
         Path(self.task["answer"]).write_text(json.dumps(answer))
-        any_item = next(iter(items.values()))
         session._setupstate.teardown_exact(None)  # noqa: SLF001
-        del any_item
         return True
 
     def is_red(self, item: pytest.Item, items: dict[str, pytest.Item]) -> bool:
@@ -570,48 +568,104 @@ class Loop:
             signal.alarm(0)
         return any(report.failed for report in reports)
 
-    def record(self, items: dict[str, pytest.Item]) -> dict[str, Any]:
-        """Of every green test, the statements that it reads and how long it takes."""
-        found = {}
+    def record(self, items: dict[str, pytest.Item]) -> list[list[str]]:
+        """For each mutant the first tests in which its statement comes to something else."""
+        watch = Watch(self.sql, [(path, text) for path, text in self.task["mutants"]])
         for name, item in items.items():
-            self.opened.clear()
+            watch.test = name
             started = time.monotonic()
-            is_red = self.is_red(item, items)
-            if not is_red:
-                found[name] = {
-                    "seconds": time.monotonic() - started,
-                    "reads": sorted(self.opened),
-                }
-        return found
+            if self.is_red(item, items) or time.monotonic() - started > SLOW_TEST * 10:
+                watch.forget(name)
+        return watch.tests
 
     def run_mutants(self, items: dict[str, pytest.Item]) -> list[str]:
         """For each mutant the test that turns red, or nothing."""
-        recorded: dict[str, dict[str, Any]] = self.task["recorded"]
-        kills: Counter[tuple[str, str]] = Counter()
         found = []
-        for path, text in self.task["mutants"]:
-            name = Path(path).stem
-            target = self.sql / f"{name}.sql"
+        for path, text, tests in self.task["mutants"]:
+            target = self.sql / Path(path).name
             right = target.read_text("utf-8")
-            asked = [
-                test
-                for test, facts in recorded.items()
-                if name in facts["reads"] and facts["seconds"] < SLOW_TEST and test in items
-            ]
-            asked.sort(key=lambda test: (-kills[name, test], recorded[test]["seconds"]))
-            caught = ""
             try:
                 target.write_text(text, "utf-8")
-                for test in asked:
-                    if self.is_red(items[test], items):
-                        caught = test
-                        kills[name, test] += 1
-                        break
+                found.append(next((t for t in tests if self.is_red(items[t], items)), ""))
             finally:
                 target.write_text(right, "utf-8")
-            found.append(caught)
             Path(self.task["answer"] + ".progress").write_text(json.dumps(found))
         return found
+
+
+class Watch:
+    """Wherever a test runs a statement, its mutants run too, and are rolled back.
+
+    So it is known which tests could notice a mutant at all, and the others need not be run for it.
+    """
+
+    def __init__(self, directory: Path, found: list[tuple[str, str]]) -> None:
+        self.right = {
+            name: (directory / f"{name}.sql").read_text("utf-8")
+            for name in {Path(path).stem for path, _ in found}
+        }
+        self.mutants = {name: list[tuple[int, str]]() for name in self.right}
+        for number, (path, text) in enumerate(found):
+            self.mutants[Path(path).stem].append((number, text))
+        self.tests: list[list[str]] = [[] for _ in found]
+        self.test = ""
+        self.is_busy = False
+        for kind in (psycopg.Cursor, psycopg.ServerCursor):
+            kind.execute = self.watched(kind.execute)  # type: ignore[method-assign]
+
+    def forget(self, test: str) -> None:
+        """A test that is red by itself, or takes for ever, tells nothing."""
+        for tests in self.tests:
+            if test in tests:
+                tests.remove(test)
+
+    def watched(self, execute: Callable[..., Any]) -> Callable[..., Any]:
+        def method(cursor: psycopg.Cursor[Any], query: Any, params: Any = None, **more: Any) -> Any:
+            if not self.is_busy and isinstance(query, (sql.SQL, sql.Composed)):
+                self.is_busy = True
+                try:
+                    self.compare(cursor.connection, query.as_string(cursor.connection), params)
+                finally:
+                    self.is_busy = False
+            return execute(cursor, query, params, **more)
+
+        return method
+
+    def compare(self, connection: psycopg.Connection[Any], text: str, params: Any) -> None:
+        for name, right in self.right.items():
+            if right not in text:
+                continue
+            expected = self.outcome(connection, name, right, params)
+            for number, mutant in self.mutants[name]:
+                tests = self.tests[number]
+                if len(tests) == TESTS_TO_TRY or self.test in tests:
+                    continue
+                if self.outcome(connection, name, mutant, params) != expected:
+                    tests.append(self.test)
+
+    def outcome(
+        self, connection: psycopg.Connection[Any], name: str, text: str, params: Any
+    ) -> object:
+        """What a statement gives or writes."""
+        try:
+            with (
+                connection.transaction(force_rollback=True),
+                psycopg.Cursor(connection, row_factory=dict_row) as cursor,
+            ):
+                cursor.execute("set local lock_timeout = '1s'")
+                cursor.execute(text + ("returning *" if name in WRITING else ""), params)  # type: ignore[arg-type]
+                rows = [
+                    {key: value for key, value in row.items() if key not in SERIALS}
+                    for row in cursor.fetchall()
+                ]
+                if name == "resolve":
+                    cursor.execute("select * from canon.identity_links")
+                    rows += cursor.fetchall()
+                return (
+                    rows if name in ("undo_entries", "insert_entries") else sorted(map(str, rows))
+                )
+        except psycopg.Error as error:
+            return type(error).__name__
 
 
 def too_long(*_: object) -> None:
@@ -752,18 +806,15 @@ def try_tests(found: list[Mutant]) -> list[Result]:
     return [try_acceptance_test(CHECKS, mutant) for mutant in found]
 
 
-def record_tests(module: str) -> dict[str, Any]:
-    return cast(
-        "dict[str, Any]",
-        run_command_tests(module, f"record-{Path(module).stem}", {"what": "record"}),
-    )
+def record_tests(module: str, found: list[Mutant]) -> list[list[str]]:
+    task = {"what": "record", "mutants": [(mutant.path, mutant.text) for mutant in found]}
+    return cast("list[list[str]]", run_command_tests(module, f"record-{Path(module).stem}", task))
 
 
-def try_commands(module: str, recorded: dict[str, Any], found: list[Mutant]) -> list[str]:
+def try_commands(module: str, found: list[tuple[Mutant, list[str]]]) -> list[str]:
     task = {
-        "what": "mutants",
-        "recorded": recorded,
-        "mutants": [(mutant.path, mutant.text) for mutant in found],
+        "what": "try",
+        "mutants": [(mutant.path, mutant.text, tests) for mutant, tests in found],
     }
     return cast("list[str]", run_command_tests(module, f"worker-{os.getpid()}", task))
 
@@ -822,31 +873,33 @@ class Run:
                 assert not is_refused(connection, text), is_refused(connection, text)
             for result in results:
                 result.invalid = is_refused(connection, result.mutant.text)
-        context = get_context("spawn")
-        with ProcessPoolExecutor(WORKERS, context) as pool:
-            recorded = dict(zip(COMMAND_TESTS, pool.map(record_tests, COMMAND_TESTS), strict=True))
-            self.say("the tests of the commands are recorded")
-            for module, names in COMMAND_TESTS.items():
-                asked = [
-                    result
-                    for result in results
-                    if result.survived and Path(result.mutant.path).stem in names
-                ]
+        with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
+            asked = {
+                module: [one for one in results if Path(one.mutant.path).stem in names]
+                for module, names in COMMAND_TESTS.items()
+            }
+            asked = {m: [one for one in some if one.survived] for m, some in asked.items()}
+            recording = {
+                module: pool.submit(record_tests, module, [one.mutant for one in some])
+                for module, some in asked.items()
+            }
+            for module, some in asked.items():
+                tests = recording[module].result()
+                self.say(f"{module}: recorded")
+                left = [(one, names) for one, names in zip(some, tests, strict=True) if names]
+                left = [(one, names) for one, names in left if one.survived]
                 # Mixed, so that both workers have as much to do.
-                random.Random(1).shuffle(asked)  # noqa: S311
-                halves = [half for n in range(WORKERS) if (half := asked[n::WORKERS])]
+                random.Random(1).shuffle(left)  # noqa: S311
+                halves = [half for n in range(WORKERS) if (half := left[n::WORKERS])]
                 futures = [
-                    pool.submit(
-                        try_commands, module, recorded[module], [one.mutant for one in half]
-                    )
+                    pool.submit(try_commands, module, [(one.mutant, names) for one, names in half])
                     for half in halves
                 ]
                 for half, future in zip(halves, futures, strict=True):
-                    for result, caught in zip(half, future.result(), strict=True):
+                    for (result, _), caught in zip(half, future.result(), strict=True):
                         if caught:
                             result.by.append(caught.removeprefix("tests/python/"))
-                left = sum(result.survived for result in results)
-                self.say(f"{module}: {len(asked)} tried, {left} left")
+                self.say(f"{module}: {len(left)} tried, {sum(r.survived for r in results)} left")
         self.results += results
 
     def collect(self, futures: Iterable[Any]) -> None:

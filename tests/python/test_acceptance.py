@@ -368,6 +368,16 @@ CASES = [
             {"disagreement": "ledger entry without its link", "source_pk": "2"},
         ),
         (
+            "the lead of two drivers of a person gone: one row",
+            "".join(
+                entry(one, 1, "resolved_relinked", {"run_id": "x", "lead_rows": LEAD_ROWS}).replace(
+                    PERSON[7], PERSON[6]
+                )
+                for one in (6, 7)
+            ),
+            {"disagreement": "ledger entry without its link", "source_pk": "gone"},
+        ),
+        (
             "a link that says another run",
             f"""update canon.identity_links set evidence = '{{"run_id": "another"}}'
             where {RECONSTRUCTED}""",

@@ -422,6 +422,18 @@ RARE = {
         drivers_index=[IndexedDriver(A, None, "912345678"), IndexedDriver(B, "912345678", None)],
         lead_events=[event(1, {"driver_license": "912345678", "driver_phone": "912345678"})],
     ),
+    "a licence with the digits of a stranger's phone": World(
+        persons=[Person(ANA), Person(BETO)],
+        links=[driver(ANA, A, 1), driver(BETO, B, 2)],
+        drivers_index=[IndexedDriver(A, "912345678", None), IndexedDriver(B, None, "912345678")],
+        lead_events=[event(1, {"driver_license": "912345678"}, person_key=ANA)],
+    ),
+    "two phones of two drivers, and a lead that is taken": World(
+        persons=[Person(ANA), Person(BETO)],
+        links=[driver(ANA, A, 1), driver(ANA, B, 2), lead(BETO, SCOUTING, "1", 3)],
+        drivers_index=[IndexedDriver(A, "912345678"), IndexedDriver(B, "987654321")],
+        lead_events=[event(1, {"driver_phone": "912345678", "park_phone": "987654321"})],
+    ),
     "more than ten of everything": World(
         persons=[Person(person) for person in CROWD],
         links=[driver(person, f"{n:032x}", n) for n, person in enumerate(CROWD)],
@@ -457,8 +469,8 @@ RARE = {
         ],
     ),
     "several rules, origins and scouts": World(
-        persons=[Person(ANA), Person(BETO)],
-        links=[driver(ANA, A, 1), driver(BETO, B, 2)],
+        persons=[Person(ANA), Person(BETO), Person(CARLA)],
+        links=[driver(ANA, A, 1), driver(BETO, B, 2), driver(CARLA, C, 3)],
         lead_events=[
             *(
                 event(10 * n + m, {}, MIGRATIONS, person_key=person, scout_id=scout)
@@ -467,7 +479,7 @@ RARE = {
             ),
             *(
                 event(40 + 10 * n + m, {"origin_tag": tag}, person_key=person)
-                for n, person in enumerate((ANA, BETO))
+                for n, person in enumerate((ANA, BETO, CARLA))
                 for m, tag in enumerate(("b", "a", "C", "c"))
             ),
         ],
