@@ -138,7 +138,7 @@ def checks(
     compiled: dict[str, Node],  # noqa: F811
 ) -> Iterator[Checks]:
     codes = {name: node["compiled_code"] for name, node in compiled.items()}
-    found = Checks(codes, mutations.some_worlds(20), fixed_world, **databases)
+    found = Checks(codes, mutations.some_worlds(0), fixed_world, **databases)
     yield found
     found.close()
 
