@@ -24,6 +24,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import Run, open_connection
 from ct4_orphans import cli, embedded, guard
+from ct4_orphans import doctor as doctors
 from ct4_orphans.database import Connection, Settings, connect, statement
 from ct4_orphans.errors import DatabaseError, RefusedError
 from older import catalogue
@@ -881,15 +882,16 @@ def test_an_index_that_was_left_half_made_is_made_anew(built_database: Settings)
     assert query(built_database, usable, name) == [(True,)]
 
 
-def test_doctor_says_what_the_guard_does(built_database: Settings, run: Run) -> None:
-    def line() -> str:
-        said = run("orphans", "doctor", "--no-backup", settings=built_database).stdout
-        (found,) = [line for line in said.splitlines() if "guard: " in line]
-        return found
+def test_doctor_says_what_the_guard_does(built_database: Settings, ct4_database: Settings) -> None:
+    def notes(settings: Settings) -> list[str]:
+        contract = doctors.Contract([], {}, "")
+        with connect(settings, read_only=True) as connection:
+            return list(doctors.in_words(list(doctors._guard(connection, contract))))
 
-    assert "note  guard: is off" in line()
+    assert notes(ct4_database) == [], "there is no quarantine to guard yet"
+    assert notes(built_database)[0].startswith("  note  guard: is off")
     install(built_database, "enforce")
-    assert "note  guard: is in mode enforce" in line()
+    assert notes(built_database)[0].startswith("  note  guard: is in mode enforce")
 
 
 def test_an_install_without_the_ledger_says_what_to_do(ct4_database: Settings) -> None:
