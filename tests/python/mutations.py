@@ -81,18 +81,14 @@ DECISION_SQL = [
     "undo_purges",
     "undo_entries",
     "person_of_driver",
-    "explain",
-    "explain_evidence",
 ]
 COMMAND_TESTS = {
-    "tests/python/test_statements.py": [
-        *("find_changed", "insert_links", "insert_entries", "postconditions"),
-    ],
-    "tests/python/test_decisions.py": [*DECISION_SQL, *FIX_SQL],
-    "tests/python/test_fix.py": FIX_SQL,
+    "tests/python/test_statements.py": FIX_SQL[1:5],
+    "tests/python/test_decisions.py": [*DECISION_SQL, *FIX_SQL[5:]],
+    "tests/python/test_fix.py": FIX_SQL[:5],
 }
-SLOW_TEST = 4.0  # seconds: such a test is not run for every mutant
-TESTS_TO_TRY = 8
+TESTS_TO_TRY = 8  # for each mutant, of those that could notice it
+TIMES_PER_TEST = 3  # that a statement's mutants are tried in one test
 # Statements that write, and what a sequence makes different each time.
 WRITING = {
     *("insert_links", "insert_entries", "insert_missing_reviewed", "find_changed", "resolve"),
@@ -550,11 +546,8 @@ class Loop:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
-        if self.task["what"] == "record":
-            answer: Any = self.record(items)
-        else:
-            answer = self.run_mutants(items)
-        Path(self.task["answer"]).write_text(json.dumps(answer))
+        tests = self.tests_that_differ(items)
+        Path(self.task["answer"]).write_text(json.dumps(self.run_mutants(items, tests)))
         session._setupstate.teardown_exact(None)  # noqa: SLF001
         return True
 
@@ -571,20 +564,20 @@ class Loop:
             signal.alarm(0)
         return any(report.failed for report in reports)
 
-    def record(self, items: dict[str, pytest.Item]) -> list[list[str]]:
+    def tests_that_differ(self, items: dict[str, pytest.Item]) -> list[list[str]]:
         """For each mutant the first tests in which its statement comes to something else."""
         watch = Watch(self.sql, [(path, text) for path, text in self.task["mutants"]])
         for name, item in items.items():
-            watch.test = name
-            started = time.monotonic()
-            if self.is_red(item, items) or time.monotonic() - started > SLOW_TEST * 10:
+            watch.begin(name)
+            if self.is_red(item, items):
                 watch.forget(name)
+        watch.is_busy = True  # from now on the mutants are run for good
         return watch.tests
 
-    def run_mutants(self, items: dict[str, pytest.Item]) -> list[str]:
+    def run_mutants(self, items: dict[str, pytest.Item], tests_of: list[list[str]]) -> list[str]:
         """For each mutant the test that turns red, or nothing."""
-        found = []
-        for path, text, tests in self.task["mutants"]:
+        found: list[str] = []
+        for (path, text), tests in zip(self.task["mutants"], tests_of, strict=True):
             target = self.sql / Path(path).name
             right = target.read_text("utf-8")
             try:
@@ -612,9 +605,14 @@ class Watch:
             self.mutants[Path(path).stem].append((number, text))
         self.tests: list[list[str]] = [[] for _ in found]
         self.test = ""
+        self.seen: Counter[str] = Counter()
         self.is_busy = False
         for kind in (psycopg.Cursor, psycopg.ServerCursor):
             kind.execute = self.watched(kind.execute)  # type: ignore[method-assign]
+
+    def begin(self, test: str) -> None:
+        self.test = test
+        self.seen.clear()
 
     def forget(self, test: str) -> None:
         """A test that is red by itself, or takes for ever, tells nothing."""
@@ -636,7 +634,8 @@ class Watch:
 
     def compare(self, connection: psycopg.Connection[Any], text: str, params: Any) -> None:
         for name, right in self.right.items():
-            if right not in text:
+            self.seen[name] += right in text
+            if right not in text or self.seen[name] > TIMES_PER_TEST:
                 continue
             expected = self.outcome(connection, name, right, params)
             for number, mutant in self.mutants[name]:
@@ -809,16 +808,8 @@ def try_tests(found: list[Mutant]) -> list[Result]:
     return [try_acceptance_test(CHECKS, mutant) for mutant in found]
 
 
-def record_tests(module: str, found: list[Mutant]) -> list[list[str]]:
-    task = {"what": "record", "mutants": [(mutant.path, mutant.text) for mutant in found]}
-    return cast("list[list[str]]", run_command_tests(module, f"record-{Path(module).stem}", task))
-
-
-def try_commands(module: str, found: list[tuple[Mutant, list[str]]]) -> list[str]:
-    task = {
-        "what": "try",
-        "mutants": [(mutant.path, mutant.text, tests) for mutant, tests in found],
-    }
+def try_commands(module: str, found: list[Mutant]) -> list[str]:
+    task = {"mutants": [(mutant.path, mutant.text) for mutant in found]}
     return cast("list[str]", run_command_tests(module, f"worker-{os.getpid()}", task))
 
 
@@ -877,32 +868,20 @@ class Run:
             for result in results:
                 result.invalid = is_refused(connection, result.mutant.text)
         with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
-            asked = {
-                module: [one for one in results if Path(one.mutant.path).stem in names]
-                for module, names in COMMAND_TESTS.items()
-            }
-            asked = {m: [one for one in some if one.survived] for m, some in asked.items()}
-            recording = {
-                module: pool.submit(record_tests, module, [one.mutant for one in some])
-                for module, some in asked.items()
-            }
-            for module, some in asked.items():
-                tests = recording[module].result()
-                self.say(f"{module}: recorded")
-                left = [(one, names) for one, names in zip(some, tests, strict=True) if names]
-                left = [(one, names) for one, names in left if one.survived]
-                # Mixed, so that both workers have as much to do.
-                random.Random(1).shuffle(left)  # noqa: S311
+            for module, names in COMMAND_TESTS.items():
+                left = [one for one in results if Path(one.mutant.path).stem in names]
+                left = [one for one in left if one.survived]
+                random.Random(1).shuffle(left)  # noqa: S311 - so that both have as much to do
                 halves = [half for n in range(WORKERS) if (half := left[n::WORKERS])]
                 futures = [
-                    pool.submit(try_commands, module, [(one.mutant, names) for one, names in half])
+                    pool.submit(try_commands, module, [one.mutant for one in half])
                     for half in halves
                 ]
                 for half, future in zip(halves, futures, strict=True):
-                    for (result, _), caught in zip(half, future.result(), strict=True):
+                    for result, caught in zip(half, future.result(), strict=True):
                         if caught:
                             result.by.append(caught.removeprefix("tests/python/"))
-                self.say(f"{module}: {len(left)} tried, {sum(r.survived for r in results)} left")
+                self.say(f"{module}: {len(left)} tried, {sum(r.survived for r in left)} left")
         self.results += results
 
     def collect(self, futures: Iterable[Any]) -> None:
