@@ -87,7 +87,8 @@ COMMAND_TESTS = {
     "tests/python/test_decisions.py": [*DECISION_SQL, *FIX_SQL[5:]],
     "tests/python/test_fix.py": FIX_SQL[:5],
 }
-TESTS_TO_TRY = 8  # for each mutant, of those that could notice it
+TESTS_TO_TRY = 12  # for each mutant, of those that could notice it
+OF_ONE_FUNCTION = 2  # of these at most, with other parameters
 TIMES_PER_TEST = 3  # that a statement's mutants are tried in one test
 # Statements that write, and what a sequence makes different each time.
 WRITING = {
@@ -640,10 +641,16 @@ class Watch:
             expected = self.outcome(connection, name, right, params)
             for number, mutant in self.mutants[name]:
                 tests = self.tests[number]
-                if len(tests) == TESTS_TO_TRY or self.test in tests:
+                if self.has_enough(tests):
                     continue
                 if self.outcome(connection, name, mutant, params) != expected:
                     tests.append(self.test)
+
+    def has_enough(self, tests: list[str]) -> bool:
+        """Whether this test need not be one of those that are tried."""
+        function = self.test.partition("[")[0]
+        alike = sum(test.partition("[")[0] == function for test in tests)
+        return len(tests) == TESTS_TO_TRY or alike == OF_ONE_FUNCTION or self.test in tests
 
     def outcome(
         self, connection: psycopg.Connection[Any], name: str, text: str, params: Any

@@ -27,9 +27,9 @@ from test_acceptance import (
 
 RUN = uuid.UUID("00000000-0000-4000-8000-0000000000aa")
 CABINET = "module_ct_cabinet_leads"
-# Driver 1 is to be released, 2 relinked by lead row 2, 3 quarantined, 8 and 9 of one person too.
-WORLD = SMALL_WORLD + entry(1, 1) + link(7, "drivers", DRIVER[8]) + link(7, "drivers", DRIVER[9])
-EVERYONE = {1, 2, 3, 8, 9}
+# Driver 1 is to be released, 2 relinked by lead row 2, 3 quarantined, 8 and 0 of one person too.
+WORLD = SMALL_WORLD + entry(1, 1) + link(7, "drivers", DRIVER[8]) + link(7, "drivers", DRIVER[0])
+EVERYONE = {0, 1, 2, 3, 8}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def outcomes(connection: Connection) -> dict[int, str]:
 def test_the_plan_is_as_described(connection: Connection) -> None:
     rows = connection.execute("select driver_id, action, lead_rows from pg_temp.planned").fetchall()
     actions = {DRIVER.index(row["driver_id"]): row["action"] for row in rows}
-    quarantined = dict.fromkeys((3, 8, 9), "quarantine")
+    quarantined = dict.fromkeys((3, 8, 0), "quarantine")
     assert actions == {1: "release", 2: "relink"} | quarantined
     (lead_row,) = next(row["lead_rows"] for row in rows if row["action"] == "relink")
     assert (lead_row["source_table"], lead_row["source_pk"]) == (CABINET, "2")
@@ -99,11 +99,16 @@ CHANGES: dict[str, tuple[str, set[int]]] = {
     ),
     "one of two drivers unlinked": (
         f"delete from canon.identity_links where source_pk = '{DRIVER[8]}'",
-        {8, 9},
+        {8, 0},
     ),
     "a first entry by somebody else": (entry(3, 1), {3}),
-    "one of two drivers entered": (entry(9, 1), {8, 9}),
+    "one of two drivers entered": (entry(0, 1), {8, 0}),
     "a newer entry by somebody else": (entry(1, 2, "purged"), {1}),
+    "the entries of a driver gone": (
+        "alter table canon.driver_orphan_quarantine_ledger disable trigger user;"
+        f"delete from canon.driver_orphan_quarantine_ledger where driver_id = '{DRIVER[1]}'",
+        {1},
+    ),
     "an entry of a driver that is in no plan": (entry(5, 1), set()),
     "two newer entries of a driver that is in no plan": (entry(5, 1) + entry(5, 2), set()),
     "a lead for one to be quarantined": (link(3, "module_ct_migrations", "3"), {3}),
@@ -151,13 +156,22 @@ def test_only_persons_of_the_batch_are_looked_at(connection: Connection) -> None
 
 
 def test_an_outcome_that_is_there_stays(connection: Connection) -> None:
-    connection.execute(entry(8, 1) + entry(3, 1))  # type: ignore[arg-type]
+    connection.execute(entry(8, 1) + entry(0, 1) + entry(3, 1))  # type: ignore[arg-type]
     connection.execute(
         "update pg_temp.planned set outcome = 'refused' where driver_id = any(%s)",
         [[DRIVER[8], DRIVER[3]]],
     )
     run(connection, "find_changed", EVERYONE)
-    assert outcomes(connection) == {8: "refused", 3: "refused"}
+    assert outcomes(connection) == {8: "refused", 0: "changed", 3: "refused"}
+
+
+def test_a_driver_with_an_outcome_changes_nothing_for_its_person(connection: Connection) -> None:
+    connection.execute(entry(8, 1))  # type: ignore[arg-type]
+    connection.execute(
+        "update pg_temp.planned set outcome = 'refused' where driver_id = %s", [DRIVER[8]]
+    )
+    run(connection, "find_changed", EVERYONE)
+    assert outcomes(connection) == {8: "refused"}
 
 
 # --- Before the batch is committed ----------------------------------------------------------------
@@ -200,7 +214,7 @@ BROKEN: dict[str, tuple[str, set[tuple[str, int]]]] = {
     "a lead for the quarantined": (link(3, "module_ct_migrations", "3"), {(HAS_LEAD, 3)}),
     "a lead for two quarantined drivers": (
         link(7, "module_ct_migrations", "7"),
-        {(HAS_LEAD, 8), (HAS_LEAD, 9)},
+        {(HAS_LEAD, 8), (HAS_LEAD, 0)},
     ),
     "another state": (state(3, "purged"), {(NOT_SHOWN, 3)}),
     "the same state, but not this run's": (
@@ -214,8 +228,8 @@ BROKEN: dict[str, tuple[str, set[tuple[str, int]]]] = {
     ),
     "the entry gone": (
         "alter table canon.driver_orphan_quarantine_ledger disable trigger user;"
-        f"delete from canon.driver_orphan_quarantine_ledger where driver_id = '{DRIVER[9]}'",
-        {(NOT_SHOWN, 9)},
+        f"delete from canon.driver_orphan_quarantine_ledger where driver_id = '{DRIVER[0]}'",
+        {(NOT_SHOWN, 0)},
     ),
 }
 
@@ -270,7 +284,7 @@ def test_what_is_left_out_is_not_written(connection: Connection) -> None:
         " order by entry_id",
         [RUN],
     ).fetchall()
-    assert {DRIVER.index(row["driver_id"]) for row in entries} == {1, 8, 9}
+    assert {DRIVER.index(row["driver_id"]) for row in entries} == {1, 8, 0}
 
 
 def test_entries_are_written_by_person_and_driver(connection: Connection) -> None:
@@ -280,4 +294,44 @@ def test_entries_are_written_by_person_and_driver(connection: Connection) -> Non
         " order by entry_id",
         [RUN],
     ).fetchall()
-    assert [DRIVER.index(row["driver_id"]) for row in entries] == [1, 2, 3, 8, 9]
+    assert [DRIVER.index(row["driver_id"]) for row in entries] == [1, 2, 3, 0, 8]
+
+
+def test_the_lead_rows_of_two_drivers_of_a_person_are_linked_once(connection: Connection) -> None:
+    connection.execute(
+        "update pg_temp.planned as other"
+        " set person_key = one.person_key, person_no = one.person_no, action = one.action,"
+        " lead_rows = one.lead_rows from pg_temp.planned as one"
+        " where one.driver_id = %s and other.driver_id = %s",
+        [DRIVER[2], DRIVER[3]],
+    )
+    run(connection, "insert_links", EVERYONE)
+    links = connection.execute(f"select 1 from canon.identity_links where {RECONSTRUCTED}")  # type: ignore[arg-type]
+    assert len(links.fetchall()) == 1
+
+
+def test_only_the_batch_is_written(connection: Connection) -> None:
+    run(connection, "insert_links", {3})
+    run(connection, "insert_entries", {3})
+    links = connection.execute(f"select 1 from canon.identity_links where {RECONSTRUCTED}")  # type: ignore[arg-type]
+    assert links.fetchall() == []
+    assert set(written(connection)) == {3}
+
+
+def test_the_day_of_detection_is_kept_and_only_the_resolved_have_a_day_of_resolution(
+    connection: Connection,
+) -> None:
+    write(connection)
+    now = next(iter(connection.execute("select now() as now")))["now"]
+    rows = written(connection)
+    assert {who for who, row in rows.items() if row["detected_at"] < now} == {1}
+    assert {who for who, row in rows.items() if row["resolved_at"] == now} == {1, 2}
+    assert {who for who, row in rows.items() if row["resolution_notes"]} == {1, 2}
+
+
+def written(connection: Connection) -> dict[int, dict[str, Any]]:
+    """The entries of the run, by driver."""
+    rows = connection.execute(
+        "select * from canon.driver_orphan_quarantine_ledger where run_id = %s", [RUN]
+    ).fetchall()
+    return {DRIVER.index(row["driver_id"]): row for row in rows}
