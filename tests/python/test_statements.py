@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from conftest import open_connection
-from ct4_orphans import embedded
+from ct4_orphans import decisions, embedded
 from ct4_orphans import fix as fixing
 from ct4_orphans.database import Connection, Settings, statement
+from ct4_orphans.errors import RefusedError
 from test_acceptance import (
     DRIVER,
     PERSON,
@@ -335,3 +336,39 @@ def written(connection: Connection) -> dict[int, dict[str, Any]]:
         "select * from canon.driver_orphan_quarantine_ledger where run_id = %s", [RUN]
     ).fetchall()
     return {DRIVER.index(row["driver_id"]): row for row in rows}
+
+
+# --- What people decide ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source_table", [CABINET, "module_ct_referrals"])
+def test_a_purge_removes_the_driver_link_and_no_other_row_of_that_key(
+    connection: Connection, source_table: str
+) -> None:
+    connection.execute(link(8, source_table, DRIVER[3]))  # type: ignore[arg-type]
+    decisions.resolve(connection, decisions.Decision(DRIVER[3], "purged", "A ghost"))
+    rows = connection.execute(
+        "select source_table from canon.identity_links where source_pk = %s", [DRIVER[3]]
+    ).fetchall()
+    assert [row["source_table"] for row in rows] == [source_table]
+
+
+def test_a_row_of_that_key_that_is_no_driver_link_makes_nobody_known(
+    connection: Connection,
+) -> None:
+    connection.execute(link(8, CABINET, "the key of a lead"))  # type: ignore[arg-type]
+    decision = decisions.Decision("the key of a lead", "purged", "A ghost")
+    with pytest.raises(RefusedError, match="knows no such driver"):
+        decisions.look_at(connection, decision)
+
+
+@pytest.mark.parametrize("persons", [(3, 8), (8, 3)])
+def test_a_driver_without_a_link_is_of_the_person_of_its_newest_entry(
+    connection: Connection, persons: tuple[int, int]
+) -> None:
+    for revision, person in enumerate(persons, 1):
+        added = entry(9, revision).replace(PERSON[9], PERSON[person])
+        connection.execute(added)  # type: ignore[arg-type]
+    row = connection.execute(statement("person_of_driver"), {"driver_id": DRIVER[9]}).fetchone()
+    assert row
+    assert str(row["person_key"]) == PERSON[persons[-1]]
