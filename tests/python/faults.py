@@ -1,0 +1,300 @@
+"""Break a run of the fix at a place that is known: a wire to the server that counts.
+
+The real command runs in a process of its own, and its connection goes through a Unix socket of
+this module, which reads the framing of PostgreSQL's protocol (the client's requests end with Query
+or Sync, the server's answers with ReadyForQuery) and can do something before a request goes on and
+before its answer does. Own code, because no proxy that can be installed acts on these boundaries.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ct4_orphans import cli
+from ct4_orphans import fix as fixing
+from ct4_orphans.database import Settings
+
+ROOT = Path(__file__).parents[2]
+SOCKET = ".s.PGSQL.5432"
+TIMEOUT_SECONDS = 60
+
+Side = Literal["before", "after"]  # the request goes on to the server; the answer to the client
+CANCEL_REQUEST = struct.pack("!i", 80877102)
+ENCRYPTION_REQUESTS = (struct.pack("!i", 80877103), struct.pack("!i", 80877104))
+
+
+# --- The wire -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Boundary:
+    """Where a run is: request `number` of a connection (0 is the start-up), before or after it."""
+
+    line: Line
+    side: Side
+    number: int
+    statement: str
+
+    def __str__(self) -> str:
+        return f"{self.side} request {self.number} of connection {self.line.number}: " + (
+            self.statement if len(self.statement) <= 60 else self.statement[:57] + "..."
+        )
+
+
+@dataclass
+class Fault:
+    """What to do the first time that a boundary is reached; `hit` says where that was."""
+
+    at: Callable[[Boundary], bool]
+    do: Callable[[Boundary], object]
+    hit: Boundary | None = None
+
+    def __call__(self, boundary: Boundary) -> None:
+        if self.hit is None and self.at(boundary):
+            self.hit = boundary
+            self.do(boundary)
+
+
+class Line:
+    """One connection of the client and the one to the server that belongs to it."""
+
+    def __init__(self, wire: Wire, number: int, client: socket.socket) -> None:
+        self.wire = wire
+        self.number = number
+        self.client = client
+        self.server = socket.socket(socket.AF_UNIX)
+        self.backend_pid = 0
+        self._statements: dict[bytes, str] = {}  # by the name under which they were prepared
+        self._sent: list[str] = []
+
+    def open(self) -> None:
+        """Carry what comes until one side ends. Runs in a thread."""
+        with suppress(OSError):
+            first = self._first_packet()
+            self.server.connect(str(self.wire.upstream))
+            if first[4:8] == CANCEL_REQUEST:
+                self.server.sendall(first)
+                self.server.recv(1)  # the server says nothing, and closes when it is done
+                self.cut()
+                self.wire.cancelled.set()
+                return
+            threading.Thread(target=self._carry_answers, daemon=True).start()
+            self._carry_requests(first)
+        self.cut()
+
+    def cut(self) -> None:
+        """End both connections, at once."""
+        self.cut_client()
+        with suppress(OSError):
+            self.server.shutdown(socket.SHUT_RDWR)
+
+    def cut_client(self) -> None:
+        """End the client's connection; the server knows nothing of it yet."""
+        with suppress(OSError):
+            self.client.shutdown(socket.SHUT_RDWR)
+
+    def _first_packet(self) -> bytes:
+        while True:
+            head = _read(self.client, 8)
+            if head[4:] not in ENCRYPTION_REQUESTS:
+                return head + _read(self.client, int.from_bytes(head[:4], "big") - 8)
+            self.client.sendall(b"N")
+
+    def _carry_requests(self, first: bytes) -> None:
+        self._pass_request(first, "connect")
+        pending, statement, simple = b"", "copied rows", False
+        for kind, body, message in _messages(self.client):
+            pending += message
+            statement = self._statement(kind, body) or statement
+            if kind in (b"QSXcf" if simple else b"QSX"):  # c, f: the end of copied rows
+                simple = kind == b"Q"
+                self._pass_request(pending, "terminate" if kind == b"X" else statement)
+                pending, statement = b"", "copied rows"
+
+    def _pass_request(self, request: bytes, statement: str) -> None:
+        self._sent.append(statement)
+        self.wire.reach(Boundary(self, "before", len(self._sent) - 1, statement))
+        self.server.sendall(request)
+
+    def _carry_answers(self) -> None:
+        answered, pending = 0, b""
+        with suppress(OSError):
+            for kind, body, message in _messages(self.server):
+                pending += message
+                if kind == b"K":
+                    self.backend_pid = int.from_bytes(body[:4], "big")
+                if kind in b"ZG":  # ReadyForQuery; or CopyIn, which asks for more first
+                    self.wire.reach(Boundary(self, "after", answered, self._sent[answered]))
+                    self.client.sendall(pending)
+                    answered, pending = answered + 1, b""
+            self.client.sendall(pending)  # what the server said before it hung up
+        self.cut()
+
+    def _statement(self, kind: bytes, body: bytes) -> str:
+        """Return the statement of a message: Query, Parse, or Bind of what was parsed before."""
+        if kind == b"Q":
+            return _one_line(body.split(b"\0")[0])
+        if kind == b"P":
+            name, text = body.split(b"\0")[:2]
+            self._statements[name] = _one_line(text)
+            return self._statements[name]
+        if kind == b"B":
+            return self._statements.get(body.split(b"\0")[1], "")
+        return ""
+
+
+class Wire:
+    """A socket directory to connect to instead of the server's; every boundary is told."""
+
+    def __init__(self, server: Settings, tell: Callable[[Boundary], None]) -> None:
+        self.upstream = Path(server.host) / SOCKET
+        self.directory = Path(tempfile.mkdtemp(prefix="wire"))  # short: a socket's path is limited
+        self.settings = replace(server, host=str(self.directory))
+        self.cancelled = threading.Event()
+        self.boundaries: list[Boundary] = []
+        self.lines: list[Line] = []
+        self.error: BaseException | None = None
+        self._tell = tell
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.directory / SOCKET))
+        self._listener.listen(16)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def reach(self, boundary: Boundary) -> None:
+        self.boundaries.append(boundary)
+        try:
+            self._tell(boundary)
+        except BaseException as error:
+            self.error = error
+            boundary.line.cut()
+
+    def refuse(self) -> None:
+        """Let nobody connect any more; who is connected stays."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def close(self) -> None:
+        """End everything. Raises what a fault has raised."""
+        self.refuse()
+        for line in self.lines:
+            line.cut()
+            line.client.close()
+            line.server.close()
+        if self.error:
+            raise self.error
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self.lines.append(Line(self, len(self.lines), client))
+                threading.Thread(target=self.lines[-1].open, daemon=True).start()
+
+
+def _read(source: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = source.recv(size - len(data))
+        if not part:
+            raise ConnectionResetError
+        data += part
+    return data
+
+
+def _messages(source: socket.socket) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Give type, body and the whole of every message, until the other side ends."""
+    with suppress(ConnectionResetError):
+        while True:
+            head = _read(source, 5)
+            body = _read(source, int.from_bytes(head[1:], "big") - 4)
+            yield head[:1], body, head + body
+
+
+def _one_line(statement: bytes) -> str:
+    return " ".join(re.sub(r"--.*", "", statement.decode()).split())
+
+
+# --- The command, in a process of its own ---------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    """What a command left behind; a negative code is the signal that ended it."""
+
+    code: int
+    out: str
+    err: str
+    directory: Path
+
+    @property
+    def reports(self) -> list[dict[str, Any]]:
+        paths = sorted(self.directory.glob("orphans_report_*.json"))
+        return [json.loads(path.read_text("utf-8")) for path in paths]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        (report,) = self.reports
+        return report
+
+
+@dataclass
+class Command:
+    """A command that was started; it may be running."""
+
+    process: Any
+    directory: Path
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def finish(self) -> Outcome:
+        self.process.join(TIMEOUT_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"still running after {TIMEOUT_SECONDS} s: {self.directory}")
+        out, err = (self.directory.with_suffix(name).read_text() for name in (".out", ".err"))
+        return Outcome(self.process.exitcode, out, err, self.directory)
+
+
+def start(settings: Settings, directory: Path, *arguments: str, batch: int = 5_000) -> Command:
+    """Start `orphans …` with transactions of `batch` drivers; a report goes to the directory.
+
+    Forked from a server that has imported the package: the same process, half a second sooner.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ct4_orphans.cli"])
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    words = [*arguments, *(["--output-dir", str(directory)] if arguments[0] == "fix" else [])]
+    process = context.Process(
+        target=_run, args=(words, settings.environment(), directory, batch), daemon=True
+    )
+    process.start()
+    return Command(process, directory)
+
+
+def _run(arguments: list[str], environment: dict[str, str], directory: Path, batch: int) -> None:
+    for number, name in ((1, ".out"), (2, ".err")):
+        file = os.open(directory.with_suffix(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+    os.chdir(ROOT)
+    os.environ.update(environment)
+    fixing.DRIVERS_PER_TRANSACTION = batch
+    cli.main(arguments, prog_name="orphans")
