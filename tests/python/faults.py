@@ -20,18 +20,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import psycopg
 from ct4_orphans import cli
 from ct4_orphans import fix as fixing
 from ct4_orphans.database import Settings
 
 ROOT = Path(__file__).parents[2]
+Mutilation = Callable[[], AbstractContextManager[Any]]  # of the package, in the command's process
 SOCKET = ".s.PGSQL.5432"
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 40
 
 Side = Literal["before", "after"]  # the request goes on to the server; the answer to the client
 CANCEL_REQUEST = struct.pack("!i", 80877102)
@@ -51,23 +54,7 @@ class Boundary:
     statement: str
 
     def __str__(self) -> str:
-        return f"{self.side} request {self.number} of connection {self.line.number}: " + (
-            self.statement if len(self.statement) <= 60 else self.statement[:57] + "..."
-        )
-
-
-@dataclass
-class Fault:
-    """What to do the first time that a boundary is reached; `hit` says where that was."""
-
-    at: Callable[[Boundary], bool]
-    do: Callable[[Boundary], object]
-    hit: Boundary | None = None
-
-    def __call__(self, boundary: Boundary) -> None:
-        if self.hit is None and self.at(boundary):
-            self.hit = boundary
-            self.do(boundary)
+        return f"{self.side} request {self.number}, {self.statement[:50]!r}"
 
 
 class Line:
@@ -95,6 +82,8 @@ class Line:
                 return
             threading.Thread(target=self._carry_answers, daemon=True).start()
             self._carry_requests(first)
+            self.server.shutdown(socket.SHUT_WR)  # it answers what it has been asked, and ends
+            return
         self.cut()
 
     def cut(self) -> None:
@@ -161,7 +150,9 @@ class Line:
 class Wire:
     """A socket directory to connect to instead of the server's; every boundary is told."""
 
-    def __init__(self, server: Settings, tell: Callable[[Boundary], None]) -> None:
+    def __init__(self, server: Settings, tell: Callable[[Boundary], object]) -> None:
+        self.server = server
+        self.command: Future[Command] = Future()  # who is at the client's end
         self.upstream = Path(server.host) / SOCKET
         self.directory = Path(tempfile.mkdtemp(prefix="wire"))  # short: a socket's path is limited
         self.settings = replace(server, host=str(self.directory))
@@ -177,8 +168,12 @@ class Wire:
 
     def reach(self, boundary: Boundary) -> None:
         self.boundaries.append(boundary)
+        self.told(self._tell, boundary)
+
+    def told(self, do: Callable[..., object], boundary: Boundary, *more: object) -> None:
+        """Do something in one of the wire's threads; `close` raises what goes wrong."""
         try:
-            self._tell(boundary)
+            do(boundary, *more)
         except BaseException as error:
             self.error = error
             boundary.line.cut()
@@ -274,27 +269,160 @@ class Command:
         return Outcome(self.process.exitcode, out, err, self.directory)
 
 
-def start(settings: Settings, directory: Path, *arguments: str, batch: int = 5_000) -> Command:
+def start(
+    settings: Settings,
+    directory: Path,
+    *arguments: str,
+    batch: int = 5_000,
+    mutilated: Mutilation = nullcontext,
+) -> Command:
     """Start `orphans …` with transactions of `batch` drivers; a report goes to the directory.
 
-    Forked from a server that has imported the package: the same process, half a second sooner.
+    Forked from a server that has imported the package: as real a process as any other, and half a
+    second sooner. It tries to connect again for 3 s, not for 15.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ct4_orphans.cli"])
+    context.set_forkserver_preload(["ct4_orphans.cli", "pytest"])
     directory.parent.mkdir(parents=True, exist_ok=True)
     words = [*arguments, *(["--output-dir", str(directory)] if arguments[0] == "fix" else [])]
     process = context.Process(
-        target=_run, args=(words, settings.environment(), directory, batch), daemon=True
+        target=_run,
+        args=(words, settings.environment(), directory, batch, mutilated),
+        daemon=True,
     )
     process.start()
     return Command(process, directory)
 
 
-def _run(arguments: list[str], environment: dict[str, str], directory: Path, batch: int) -> None:
+def _run(
+    arguments: list[str],
+    environment: dict[str, str],
+    directory: Path,
+    batch: int,
+    mutilated: Mutilation,
+) -> None:
     for number, name in ((1, ".out"), (2, ".err")):
         file = os.open(directory.with_suffix(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
     os.chdir(ROOT)
     os.environ.update(environment)
     fixing.DRIVERS_PER_TRANSACTION = batch
-    cli.main(arguments, prog_name="orphans")
+    fixing.PAUSES_BEFORE_CONNECTING_AGAIN = (0.1, 0.2, 0.4, 0.8, 1.5)  # type: ignore[assignment]
+    with mutilated():
+        cli.main(arguments, prog_name="orphans")
+
+
+# --- Faults: what can be done at a boundary -------------------------------------------------------
+
+Fault = Callable[[Boundary], object]
+
+
+def kill(boundary: Boundary) -> None:
+    """SIGKILL; the server notices at once."""
+    boundary.line.wire.command.result(TIMEOUT_SECONDS).signal(signal.SIGKILL)
+    boundary.line.cut()
+
+
+def send(number: signal.Signals, settle: float = 0.02) -> Fault:
+    """Send a signal; what was held goes on when the command has asked the server to cancel.
+
+    After `settle` seconds the command waits for an answer. At once, it may still be on its way
+    from sending to waiting, which takes microseconds.
+    """
+
+    def do(boundary: Boundary) -> None:
+        wire = boundary.line.wire
+        time.sleep(settle)
+        wire.cancelled.clear()
+        wire.command.result(TIMEOUT_SECONDS).signal(number)
+        wire.cancelled.wait(0.3)
+
+    return do
+
+
+def cut(boundary: Boundary) -> None:
+    """Both directions end, at once."""
+    boundary.line.cut()
+
+
+def cut_for_good(boundary: Boundary) -> None:
+    """Both directions end, and nobody can connect any more."""
+    boundary.line.wire.refuse()
+    boundary.line.cut()
+
+
+def deliver_late(seconds: float) -> Fault:
+    """The client is cut off, and its request is still under way for a while."""
+
+    def do(boundary: Boundary) -> None:
+        boundary.line.cut_client()
+        time.sleep(seconds)
+
+    return do
+
+
+def terminate(boundary: Boundary) -> None:
+    """An administrator ends the server's process; it has gone when this returns."""
+    _on_backend(boundary, "pg_terminate_backend")
+    wait_until_gone(boundary.line.wire.server, boundary.line.backend_pid)
+
+
+def cancel(boundary: Boundary) -> None:
+    """An administrator cancels the statement that is running."""
+    _on_backend(boundary, "pg_cancel_backend")
+
+
+def while_blocked(do: Fault, hold: float = 0.3) -> Fault:
+    """Do it while the statement runs: another session locks the links, until `hold` s after."""
+
+    def lock(boundary: Boundary) -> None:
+        wire = boundary.line.wire
+        locker = connection_to(wire.server)
+        locker.autocommit = False
+        locker.execute("lock table canon.identity_links in exclusive mode")
+        threading.Thread(target=wire.told, args=(blocked, boundary, locker), daemon=True).start()
+
+    def blocked(boundary: Boundary, locker: psycopg.Connection[Any]) -> None:
+        with locker:
+            wait_until_blocked(boundary.line.wire.server, boundary.line.backend_pid)
+            do(boundary)
+            time.sleep(hold)
+
+    return lock
+
+
+def connection_to(settings: Settings) -> psycopg.Connection[Any]:
+    """A session that is none of the command's."""
+    parameters = settings.connection_parameters() | {"application_name": "faults"}
+    return psycopg.connect(**parameters, autocommit=True)  # type: ignore[arg-type]
+
+
+def wait_until_blocked(server: Settings, pid: int) -> None:
+    _wait_for(
+        server, "select 1 from pg_stat_activity where pid = %s and wait_event_type = 'Lock'", pid
+    )
+
+
+def wait_until_gone(server: Settings, pid: int | None = None) -> None:
+    """Wait for the end of a server process, or of all of the commands in this database."""
+    _wait_for(
+        server,
+        "select 1 where not exists (select 1 from pg_stat_activity"
+        " where application_name = 'ct4-orphans'"
+        " and datname = current_database() and pid = coalesce(%s::int, pid))",
+        pid,
+    )
+
+
+def _on_backend(boundary: Boundary, function: str) -> None:
+    with connection_to(boundary.line.wire.server) as connection:
+        connection.execute(f"select {function}(%s)", [boundary.line.backend_pid])  # type: ignore[arg-type]
+
+
+def _wait_for(server: Settings, query: str, parameter: Any) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    with connection_to(server) as connection:
+        while not connection.execute(query, [parameter]).fetchone():  # type: ignore[arg-type]
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not so after {TIMEOUT_SECONDS} s: {query}")
+            time.sleep(0.005)
