@@ -103,6 +103,20 @@ def pytest_configure(config: pytest.Config) -> None:
         build_templates(server_settings())
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many faults test_faults.py has injected: the README quotes it."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    injected = sum(
+        value
+        for report in reports
+        if getattr(report, "when", "") == "teardown"
+        for name, value in report.user_properties
+        if name == "faults_injected"
+    )
+    if injected:
+        terminalreporter.write_line(f"{injected} faults injected")
+
+
 @pytest.fixture(scope="session")
 def server() -> Settings:
     """The maintenance database of the test server."""

@@ -16,18 +16,19 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
-from ct4_orphans import cli
+from ct4_orphans import cli, embedded
 from ct4_orphans import fix as fixing
 from ct4_orphans.database import Settings
 
@@ -55,6 +56,9 @@ class Boundary:
 
     def __str__(self) -> str:
         return f"{self.side} request {self.number}, {self.statement[:50]!r}"
+
+
+Fault = Callable[[Boundary], object]
 
 
 class Line:
@@ -255,6 +259,7 @@ class Command:
 
     process: Any
     directory: Path
+    log: Path
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
@@ -265,7 +270,7 @@ class Command:
             self.process.kill()
             self.process.join()
             raise AssertionError(f"still running after {TIMEOUT_SECONDS} s: {self.directory}")
-        out, err = (self.directory.with_suffix(name).read_text() for name in (".out", ".err"))
+        out, err = (self.log.with_suffix(name).read_text() for name in (".out", ".err"))
         return Outcome(self.process.exitcode, out, err, self.directory)
 
 
@@ -274,24 +279,27 @@ def start(
     directory: Path,
     *arguments: str,
     batch: int = 5_000,
+    patient: bool = False,
+    reports: Path | None = None,
     mutilated: Mutilation = nullcontext,
 ) -> Command:
-    """Start `orphans …` with transactions of `batch` drivers; a report goes to the directory.
+    """Start `orphans …` with transactions of `batch` drivers. It writes into the directory.
 
     Forked from a server that has imported the package: as real a process as any other, and half a
-    second sooner. It tries to connect again for 3 s, not for 15.
+    second sooner. Unless it is patient, it tries to connect again for 3 s only.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ct4_orphans.cli", "pytest"])
     directory.parent.mkdir(parents=True, exist_ok=True)
-    words = [*arguments, *(["--output-dir", str(directory)] if arguments[0] == "fix" else [])]
+    reports = reports or directory
+    words = [*arguments, *(["--output-dir", str(reports)] if arguments[0] == "fix" else [])]
     process = context.Process(
         target=_run,
-        args=(words, settings.environment(), directory, batch, mutilated),
+        args=(words, settings.environment(), directory, batch, patient, mutilated),
         daemon=True,
     )
     process.start()
-    return Command(process, directory)
+    return Command(process, reports, directory)
 
 
 def _run(
@@ -299,6 +307,7 @@ def _run(
     environment: dict[str, str],
     directory: Path,
     batch: int,
+    patient: bool,
     mutilated: Mutilation,
 ) -> None:
     for number, name in ((1, ".out"), (2, ".err")):
@@ -307,14 +316,95 @@ def _run(
     os.chdir(ROOT)
     os.environ.update(environment)
     fixing.DRIVERS_PER_TRANSACTION = batch
-    fixing.PAUSES_BEFORE_CONNECTING_AGAIN = (0.1, 0.2, 0.4, 0.8, 1.5)  # type: ignore[assignment]
+    if not patient:
+        fixing.PAUSES_BEFORE_CONNECTING_AGAIN = (0.1, 0.2, 0.4, 0.8, 1.5)  # type: ignore[assignment]
     with mutilated():
         cli.main(arguments, prog_name="orphans")
 
 
-# --- Faults: what can be done at a boundary -------------------------------------------------------
+@contextmanager
+def every_statement_commits() -> Iterator[None]:
+    """Mutilate the command: what should be one transaction is as many as there are statements."""
+    psycopg.Connection.transaction = lambda *_: nullcontext()  # type: ignore[method-assign,assignment]
+    yield
 
-Fault = Callable[[Boundary], object]
+
+# --- Disks and servers that can be broken ---------------------------------------------------------
+
+
+@contextmanager
+def small_disk(size: str) -> Iterator[Path]:
+    """A file system of a few pages. Raises OSError where this user may not mount one."""
+    directory = Path(tempfile.mkdtemp(prefix="small"))
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", str(directory)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        directory.rmdir()
+        raise OSError(f"no small disk can be mounted: {mounted.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+        directory.rmdir()
+
+
+def fill_up(disk: Path) -> Path:
+    """Leave no room; return the file to remove."""
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return disk / "filler"
+
+
+@contextmanager
+def server_of_its_own(data_directory: Path) -> Iterator[Settings]:
+    """A server that can be broken, as others of this session may not be."""
+    try:
+        yield embedded.start_server(data_directory)
+    finally:
+        embedded.stop_server(data_directory)
+        shutil.rmtree(data_directory, ignore_errors=True)
+
+
+def copy_database(source: Settings, server: Settings) -> Settings:
+    """Copy a database to another server."""
+    target = embedded.recreate_database(server, source.dbname)
+    binaries = Path(embedded.binaries())
+    dump = subprocess.run(
+        [binaries / "pg_dump", "-h", source.host, "-U", source.user, source.dbname],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    subprocess.run(
+        [binaries / "psql", "-qX", "-v", "ON_ERROR_STOP=1", "-h", target.host, "-U", target.user]
+        + [target.dbname],
+        input=dump.stdout,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return target
+
+
+def restart(data_directory: Path, how: signal.Signals) -> Fault:
+    """The server stops (SIGINT: it ends all sessions; SIGQUIT: as if it crashed) and starts."""
+
+    def do(_: Boundary) -> None:
+        pid = int((data_directory / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, how)
+        with suppress(ProcessLookupError):
+            while True:
+                os.kill(pid, 0)
+                time.sleep(0.02)
+        embedded.start_server(data_directory)
+
+    return do
+
+
+# --- Faults: what can be done at a boundary -------------------------------------------------------
 
 
 def kill(boundary: Boundary) -> None:

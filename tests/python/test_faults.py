@@ -7,6 +7,7 @@ line, the exit code, and by what the next run comes to.
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import faults
 import pytest
 from ct4_orphans import audit, embedded
 from ct4_orphans.database import Settings, connect
-from faults import Boundary, Fault, Outcome, Wire
+from faults import Boundary, Command, Fault, Outcome, Wire
 from psycopg import sql
 from reading import (
     CABINET_LEADS,
@@ -47,10 +48,13 @@ from test_fix import (
     person_key,
     plan,
     query,
+    violations,
 )
 
 BATCH = 9  # drivers in a transaction: there are three
 INJECTED: Counter[str] = Counter()
+
+Place = Boundary | Callable[[Boundary], bool]
 
 # What the persons are, in the order in which the fix takes them: every transaction has several
 # kinds of work, and "+" is one more driver of the same person.
@@ -71,9 +75,10 @@ def town() -> World:
         # The twins' phone is that of two persons: nobody knows whose lead it is.
         phone = "911111111" if kind == "twins" else f"9{number:08}"
         world.persons.append(Person(person))
-        world.links += [
-            linked(10 * number + nth, person, driver) for nth, driver in enumerate(drivers)
-        ]
+        if kind != "purged":  # a purge has removed its link
+            world.links += [
+                linked(10 * number + nth, person, driver) for nth, driver in enumerate(drivers)
+            ]
         world.drivers_index.append(IndexedDriver(drivers[0], license_norm=licence))
         world.drivers.append(PublicDriver(drivers[-1], phone=phone))
         events = {
@@ -284,11 +289,11 @@ class Undisturbed:
         ]
 
     def nth(self, number: int, text: str, side: faults.Side = "before") -> Boundary:
-        """The place in transaction `number` (from 0) where a statement has this text."""
+        """The place in transaction `number` (from 0) where a statement starts like this."""
         inside = [
             point for point in self.points if point.side == side and point.number in self.applying
         ]
-        return [point for point in inside if text in point.statement][number]
+        return [point for point in inside if point.statement.startswith(text)][number]
 
 
 def is_link_insert(point: Boundary) -> bool:
@@ -326,22 +331,25 @@ class Disturbed:
 class Running:
     """A run that was started through a wire, and what is to be done to it."""
 
-    def __init__(
-        self, settings: Settings, directory: Path, name: str, at: Boundary | None, do: Fault
-    ) -> None:
+    def __init__(self, settings: Settings, name: str, at: Place | None, do: Fault) -> None:
         self.settings = settings
-        self.directory = directory
         self.name, self.at, self.do = name, at, do
         self.hit: Boundary | None = None
         self.wire = Wire(settings, self.reach)
 
     def reach(self, boundary: Boundary) -> None:
         """Do it if this is the place, in the first connection."""
-        at = self.at if boundary.line.number == 0 and self.hit is None else None
-        if at and (boundary.side, boundary.number) == (at.side, at.number):
-            assert boundary.statement == at.statement, "two runs did not ask for the same"
+        if self.at and self.hit is None and boundary.line.number == 0 and self.is_at(boundary):
             self.hit = boundary
             self.do(boundary)
+
+    def is_at(self, boundary: Boundary) -> bool:
+        if not isinstance(self.at, Boundary):
+            return bool(self.at and self.at(boundary))
+        if (boundary.side, boundary.number) != (self.at.side, self.at.number):
+            return False
+        assert boundary.statement == self.at.statement, "two runs did not ask for the same"
+        return True
 
     def finish(self) -> Disturbed:
         try:
@@ -352,7 +360,7 @@ class Running:
             assert self.hit, f"the run never came to {self.at}"
             INJECTED[self.name] += 1
         faults.wait_until_gone(self.settings)
-        return Disturbed(self.at, self.settings, outcome, self.wire.boundaries)
+        return Disturbed(self.hit, self.settings, outcome, self.wire.boundaries)
 
 
 class Laboratory:
@@ -400,20 +408,23 @@ class Laboratory:
     def start(
         self,
         name: str = "",
-        at: Boundary | None = None,
+        at: Place | None = None,
         do: Fault = lambda _: None,
         settings: Settings | None = None,
         mutilated: faults.Mutilation = nullcontext,
-        output: Path | None = None,
+        reports: Path | None = None,
+        patient: bool = False,
     ) -> Running:
-        running = Running(settings or self.database(), output or self.output(), name, at, do)
+        running = Running(settings or self.database(), name, at, do)
         running.wire.command.set_result(
             faults.start(
                 running.wire.settings,
-                running.directory,
+                self.output(),
                 "fix",
                 "--execute",
                 batch=BATCH,
+                patient=patient,
+                reports=reports,
                 mutilated=mutilated,
             )
         )
@@ -422,7 +433,7 @@ class Laboratory:
     def finish(self, running: Running) -> Disturbed:
         return running.finish()
 
-    def disturb(self, name: str, at: Boundary, do: Fault, **options: Any) -> Disturbed:
+    def disturb(self, name: str, at: Place, do: Fault, **options: Any) -> Disturbed:
         return self.start(name, at, do, **options).finish()
 
     def broken_promises(self, run: Disturbed) -> list[str]:
@@ -809,10 +820,274 @@ def test_a_deadlock_with_another_service_is_tried_again(lab: Laboratory) -> None
             )
             service.rollback()
 
-    at = lab.undisturbed.nth(0, "wait_for_writers")
+    at = lab.undisturbed.nth(0, "select canon.driver_orphan_quarantine_wait_for_writers")
     run = lab.disturb("deadlock", at, wants_the_same_lead, settings=settings)
     assert run.outcome.code == 0, run.outcome.err
     tries = [boundary for boundary in run.boundaries if boundary.statement == "ROLLBACK"]
     assert tries, "there was no deadlock"
     assert end_state(settings) == lab.undisturbed.end
     assert lab.broken_promises(run) == []
+
+
+# --- The server is stopped, and starts again ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_server(laboratory: Laboratory) -> Iterator[Path]:
+    """The data directory of a server with the town in it, whose commits are on the disk."""
+    directory = faults.ROOT / ".embedded" / f"faults-{uuid.uuid4().hex[:8]}"
+    with faults.server_of_its_own(directory) as server:
+        town = faults.copy_database(laboratory.template, server)
+        query(town, f"alter database {town.dbname} set synchronous_commit = on")
+        yield directory
+
+
+@pytest.mark.parametrize(
+    ("how", "number", "text", "side"),
+    [
+        (signal.SIGINT, 1, "COMMIT", "before"),
+        (signal.SIGQUIT, 1, "COMMIT", "after"),
+        (signal.SIGQUIT, 2, "insert into canon.driver_orphan_quarantine_ledger", "after"),
+    ],
+    ids=["stopped before a COMMIT", "crashed after a COMMIT", "crashed in a transaction"],
+)
+def test_after_a_restart_of_the_server_the_ledger_is_looked_up(
+    lab: Laboratory,
+    own_server: Path,
+    how: signal.Signals,
+    number: int,
+    text: str,
+    side: faults.Side,
+) -> None:
+    server = embedded.start_server(own_server)
+    town = replace(lab.template, host=server.host)
+    settings = embedded.recreate_database(server, "disturbed", template=town.dbname)
+    query(settings, "alter database disturbed set synchronous_commit = on")
+    at = lab.undisturbed.nth(number, text, side)
+    run = lab.disturb(
+        "server restarted", at, faults.restart(own_server, how), settings=settings, patient=True
+    )
+    assert run.committed == (2 if (text, side) != ("COMMIT", "before") else 1)
+    assert look_up_or_nothing(lab, run) == []
+
+
+# --- Disk full ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def disk_or_skip(size: str) -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(faults.small_disk(size))
+        except OSError as error:
+            pytest.skip(str(error))
+        yield disk
+
+
+@contextmanager
+def tablespace(server: Settings, data_directory: Path, disk: Path) -> Iterator[str]:
+    owner = data_directory.stat()
+    os.chown(disk, owner.st_uid, owner.st_gid)
+    with faults.connection_to(server) as connection:
+        connection.execute(f"create tablespace small location '{disk}'")  # type: ignore[arg-type]
+        try:
+            yield "small"
+        finally:
+            (disk / "filler").unlink(missing_ok=True)
+            connection.execute("drop database if exists disturbed with (force)")
+            connection.execute("drop tablespace small")
+
+
+def test_a_disk_that_is_full_while_it_applies_stops_with_a_report(
+    lab: Laboratory, own_server: Path
+) -> None:
+    server = embedded.start_server(own_server)
+    with disk_or_skip("4m") as disk, tablespace(server, own_server, disk) as small:
+        settings = embedded.recreate_database(server, "disturbed", template=lab.template.dbname)
+        query(settings, f"alter table canon.driver_orphan_quarantine_ledger set tablespace {small}")
+        at = lab.undisturbed.nth(1, "insert into canon.driver_orphan_quarantine_ledger")
+        run = lab.disturb("disk full", at, lambda _: faults.fill_up(disk), settings=settings)
+        assert run.committed == 1
+        assert stopped(run, "No space left on device") == []
+        (disk / "filler").unlink()
+        assert lab.broken_promises(run) == []
+
+
+def test_a_disk_that_is_full_while_it_plans_is_one_line_and_nothing_is_changed(
+    lab: Laboratory, own_server: Path
+) -> None:
+    server = embedded.start_server(own_server)
+    with disk_or_skip("48m") as disk, tablespace(server, own_server, disk):
+        with faults.connection_to(server) as connection:
+            connection.execute(
+                f"create database disturbed template {lab.template.dbname} tablespace small"  # type: ignore[arg-type]
+            )
+        settings = replace(server, dbname="disturbed")
+        at = next(
+            point
+            for point in lab.undisturbed.points
+            if "create temporary table planned" in point.statement
+        )
+        run = lab.disturb("disk full", at, lambda _: faults.fill_up(disk), settings=settings)
+        assert nothing_happened(run, 3) == []
+        assert "No space left on device" in run.line
+        (disk / "filler").unlink()
+        assert lab.broken_promises(run) == []
+
+
+def test_a_disk_that_is_full_for_the_report_says_that_the_changes_are_in_the_database(
+    lab: Laboratory,
+) -> None:
+    with disk_or_skip("64k") as disk:
+        at = next(point for point in lab.undisturbed.points if "DECLARE" in point.statement)
+        run = lab.disturb("disk full", at, lambda _: faults.fill_up(disk), reports=disk / "reports")
+        (run_id,) = entries_of_runs(run.settings)
+        assert run.outcome.code == 5
+        assert "The changes ARE in the database" in run.line
+        assert run_id in run.line
+        assert list((disk / "reports").iterdir()) == []
+        assert run.committed == len(lab.undisturbed.transactions)
+        assert lab.broken_promises(run) == []
+
+
+# --- Several at once ------------------------------------------------------------------------------
+
+
+def start_all(lab: Laboratory, settings: Settings, *commands: tuple[str, ...]) -> list[Command]:
+    return [faults.start(settings, lab.output(), *command, batch=BATCH) for command in commands]
+
+
+def test_of_eight_executes_at_once_one_works_and_seven_are_refused(lab: Laboratory) -> None:
+    settings = lab.database()
+    refused: list[Outcome] = []
+
+    def seven_more(_: Boundary) -> None:
+        seven = start_all(lab, settings, *[("fix", "--execute")] * 7)
+        refused.extend(command.finish() for command in seven)
+
+    at = lab.undisturbed.nth(0, "insert into canon.identity_links")
+    run = lab.disturb(
+        "executes at once", at, faults.while_blocked(seven_more, hold=0), settings=settings
+    )
+    assert [outcome.code for outcome in refused] == [4] * 7
+    assert run.outcome.code == 0, run.outcome.err
+    assert lab.broken_promises(run) == []
+
+
+@pytest.mark.parametrize("again", range(3))
+def test_eight_executes_at_once_come_to_what_one_comes_to(lab: Laboratory, again: int) -> None:
+    settings = lab.database()
+    outcomes = [
+        command.finish() for command in start_all(lab, settings, *[("fix", "--execute")] * 8)
+    ]
+    INJECTED["executes at once"] += 1
+    assert {outcome.code for outcome in outcomes} <= {0, 4}
+    reports = [report for outcome in outcomes for report in outcome.reports]
+    assert len(reports) == sum(outcome.code == 0 for outcome in outcomes)
+    assert sum(report["stats"]["processed"] for report in reports) == 26
+    assert half_states(settings) == []
+    assert end_state(settings) == lab.undisturbed.end
+
+
+def test_executes_resolves_and_undos_at_once_leave_no_half_state(lab: Laboratory) -> None:
+    settings = lab.database()
+    assert in_this_process(settings, lab.output(), "--execute").code == 0
+    (run_id,) = entries_of_runs(settings)
+    purge = ["--status", "purged", "--note", "at once"]
+    look_again = ("fix", "--execute", "--reprocess-quarantined")
+    commands = start_all(
+        lab,
+        settings,
+        ("undo", run_id),
+        ("resolve", driver_of("2 0"), *purge),
+        look_again,
+        ("fix", "--execute"),
+        ("undo", run_id),
+        ("resolve", driver_of("3 1"), *purge),
+        look_again,
+        ("fix", "--execute"),
+    )
+    outcomes = [command.finish() for command in commands]
+    INJECTED["executes, undos and resolves at once"] += 1
+    assert {outcome.code for outcome in outcomes} <= {0, 1, 4}, [o.err for o in outcomes]
+    assert 0 in {outcome.code for outcome in outcomes}
+    assert not any("Traceback" in outcome.err for outcome in outcomes)
+    assert half_states(settings) == []
+    assert in_this_process(settings, lab.output(), "--execute").code == 0
+    assert half_states(settings) == []
+    assert set(violations(settings).values()) == {0}
+
+
+# --- The checks themselves can fail ---------------------------------------------------------------
+
+
+def test_a_fix_without_transactions_would_be_found(lab: Laboratory) -> None:
+    def before_the_entries(boundary: Boundary) -> bool:
+        text = "insert into canon.driver_orphan_quarantine_ledger"
+        return boundary.side == "before" and text in boundary.statement
+
+    run = lab.start(
+        "", before_the_entries, faults.kill, mutilated=faults.every_statement_commits
+    ).finish()
+    assert any("a link of a run without an entry" in text for text in lab.broken_promises(run))
+
+
+NEW_RUN = "00000000-0000-4000-8000-00000000beef"
+BREAKS = {
+    "a link of a run without an entry": (
+        "insert into canon.identity_links (person_key, source_table, source_pk, snapshot_date,"
+        " match_rule, match_score, confidence_level, evidence) select person_key, 'module_ct_mi"
+        "grations', 'nobody''s', now(), 'LEAD_EVENT_RECONSTRUCTION', 100, 'HIGH',"
+        f" jsonb_build_object('run_id', '{NEW_RUN}') from canon.identity_registry limit 1"
+    ),
+    "a relinked driver without the links": (
+        "delete from canon.identity_links where id = (select max(id) from canon.identity_links"
+        " where match_rule = 'LEAD_EVENT_RECONSTRUCTION')"
+    ),
+    "a gap in the revisions": (
+        "insert into canon.driver_orphan_quarantine_ledger (driver_id, revision, detected_reason)"
+        " values ('a driver', 2, 'manual_detection')"
+    ),
+    "a person of whom a run has done some drivers": (
+        "insert into canon.driver_orphan_quarantine_ledger (driver_id, revision, person_key,"
+        " detected_reason, status, evidence_json, run_id) select driver_id, revision + 1,"
+        " person_key, detected_reason, status, jsonb_build_object('action', 'release'),"
+        f" '{NEW_RUN}' from canon.driver_orphan_quarantine_ledger"
+        f" where driver_id = '{driver_of('13 1')}' and run_id is not null"
+    ),
+    "a lead row that is linked twice": (
+        "create table old as table canon.identity_links;"
+        " alter table canon.identity_links rename to real_links;"
+        " create table canon.identity_links as table old union all table old"
+    ),
+    "seal": "alter table canon.driver_orphan_quarantine_ledger disable trigger all",
+}
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_a_half_state_would_be_found(lab: Laboratory, what: str) -> None:
+    settings = lab.database()
+    assert in_this_process(settings, lab.output(), "--execute").code == 0
+    assert half_states(settings) == []
+    with faults.connection_to(settings) as connection:
+        connection.execute(BREAKS[what])  # type: ignore[arg-type]
+    assert any(what in text for text in half_states(settings))
+
+
+def test_a_report_that_lies_would_be_found(lab: Laboratory) -> None:
+    settings = lab.database()
+    done = in_this_process(settings, lab.output(), "--execute")
+    outcome = Outcome(**vars(done))
+    assert lies(outcome, settings, 26) == []
+    (path,) = outcome.directory.glob("*.json")
+    truth = path.read_text("utf-8")
+    for name, said in {
+        "result": truth.replace('"complete"', '"stopped"'),
+        "not_reached": truth.replace('"not_reached": 0', '"not_reached": 1'),
+        "links_created": truth.replace('"links_created": 11', '"links_created": 12'),
+        "outcomes": truth.replace('"outcome": "applied"', '"outcome": "changed"', 1),
+        "drivers": truth.replace('"outcome": "applied"', '"outcome": null', 1),
+    }.items():
+        assert said != truth
+        path.write_text(said, "utf-8")
+        assert any(text.startswith(f"the report's {name}") for text in lies(outcome, settings, 26))
