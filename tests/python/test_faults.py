@@ -21,7 +21,7 @@ from typing import Any
 
 import faults
 import pytest
-from ct4_orphans import audit, embedded
+from ct4_orphans import audit, embedded, seals
 from ct4_orphans.database import Settings, connect
 from faults import Boundary, Command, Fault, Outcome, Wire
 from psycopg import sql
@@ -52,6 +52,7 @@ from test_fix import (
 )
 
 BATCH = 9  # drivers in a transaction: there are three
+WAIT_FOR_WRITERS = "canon.driver_orphan_quarantine_wait_for_writers"
 INJECTED: Counter[str] = Counter()
 
 Place = Boundary | Callable[[Boundary], bool]
@@ -390,9 +391,12 @@ class Laboratory:
         self.directory = directory
         self.made: list[str] = []
         self.free: list[Settings] = []
+        self.lent: list[Settings] = []
         self.run_again: dict[Any, list[str]] = {}
         self.template = self._recreate("template_built")
         fill(self.template, town())
+        with connect(self.template) as connection:  # as the migration does it
+            seals.seal(connection, seals.Run("migration", {}), "ended")
         self.before = end_state(self.template)
         run = self.finish(self.start())
         entries = entries_of_runs(run.settings)
@@ -422,7 +426,8 @@ class Laboratory:
                 )
 
     def free_database(self) -> Settings:
-        return self.free.pop() if self.free else self.database()
+        self.lent.append(self.free.pop() if self.free else self.database())
+        return self.lent[-1]
 
     def give_back(self, settings: Settings) -> None:
         """Take out what runs have done, so that the next run can have this database.
@@ -432,6 +437,7 @@ class Laboratory:
         with faults.connection_to(settings) as connection:
             connection.execute(TAKE_OUT)  # type: ignore[arg-type]
         assert end_state(settings) == self.before, "this is not the town that it was"
+        self.lent.remove(settings)
         self.free.append(settings)
 
     def output(self) -> Path:
@@ -484,10 +490,10 @@ class Laboratory:
 
     def does_not_converge(self, run: Disturbed) -> list[str]:
         """What the next run gets wrong. Of equal databases, one is run again."""
-        seals = query(
+        sealed = query(
             run.settings, "select step, entries from canon.driver_orphan_quarantine_seals"
         )
-        now = (*map(frozenset, end_state(run.settings)), tuple(seals))
+        now = (*map(frozenset, end_state(run.settings)), tuple(sealed))
         if now not in self.run_again:
             self.run_again[now] = self._run_again(run)
         return self.run_again[now]
@@ -517,6 +523,8 @@ def lab(
     before = INJECTED.total()
     yield laboratory
     record_property("faults_injected", INJECTED.total() - before)
+    for settings in [*laboratory.lent]:
+        laboratory.give_back(settings)
 
 
 def stopped(run: Disturbed, saying: str) -> list[str]:
@@ -906,7 +914,7 @@ def test_a_deadlock_with_another_service_is_tried_again(lab: Laboratory) -> None
             )
             service.rollback()
 
-    at = lab.undisturbed.nth(0, "select canon.driver_orphan_quarantine_wait_for_writers")
+    at = lab.undisturbed.nth(0, f"select {WAIT_FOR_WRITERS}")
     run = lab.disturb("deadlock", at, wants_the_same_lead, settings=settings)
     assert run.outcome.code == 0, run.outcome.err
     tries = [boundary for boundary in run.boundaries if boundary.statement == "ROLLBACK"]
