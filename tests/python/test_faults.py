@@ -607,7 +607,7 @@ def test_an_interrupt_ends_with_one_line_and_a_report_of_exactly_what_was_applie
     first = 0 if number == signal.SIGINT else 3
     for point in [*lab.undisturbed.points[first::12], *lab.undisturbed.commits()]:
         run = lab.disturb(number.name, point, faults.send(number))
-        problems += lab.broken_promises(run) + interrupted(lab, run)
+        problems += interrupted(lab, run) + lab.broken_promises(run)
         lab.give_back(run.settings)
     assert not problems, "\n".join(problems)
 
@@ -616,7 +616,7 @@ def test_an_interrupt_in_the_moment_of_asking_is_no_different(lab: Laboratory) -
     problems: list[str] = []
     for point in [point for point in lab.undisturbed.points if point.side == "before"][4::9]:
         run = lab.disturb("SIGINT", point, faults.send(signal.SIGINT, settle=0))
-        problems += lab.broken_promises(run) + interrupted(lab, run)
+        problems += interrupted(lab, run) + lab.broken_promises(run)
         lab.give_back(run.settings)
     assert not problems, "\n".join(problems)
 
@@ -626,18 +626,20 @@ def test_an_interrupt_in_the_moment_of_asking_is_no_different(lab: Laboratory) -
 
 def look_up_or_nothing(lab: Laboratory, run: Disturbed) -> list[str]:
     """What is wrong after a loss: before anything is applied, while it is, or when all is done."""
+    return after_loss(lab, run) + lab.broken_promises(run)
+
+
+def after_loss(lab: Laboratory, run: Disturbed) -> list[str]:
     assert run.point
-    problems = lab.broken_promises(run)
     phase = lab.undisturbed.phase(run.point)
     if phase == "plan":
-        return problems + nothing_happened(run, 3)
+        return nothing_happened(run, 3)
     if phase == "apply":
         done = len(set().union(*lab.undisturbed.transactions[: run.committed]))
-        line = f"{done} of {len(lab.undisturbed.planned)} drivers are applied"
-        return problems + stopped(run, line)
+        return stopped(run, f"{done} of {len(lab.undisturbed.planned)} drivers are applied")
     if phase == "report" and (len(run.outcome.reports) != 1 or run.outcome.code not in (0, 1)):
-        problems.append(f"{run.point}: exit code {run.outcome.code}: {run.outcome.err}")
-    return problems
+        return [f"{run.point}: exit code {run.outcome.code}: {run.outcome.err}"]
+    return []
 
 
 LOSSES = {"connection cut": faults.cut, "backend terminated": faults.terminate}
@@ -836,7 +838,7 @@ def test_whoever_holds_the_ledger_is_waited_for_only_so_long(lab: Laboratory) ->
         if point.side == "before":
             limited = limited and not point.statement.startswith("BEGIN")
             limited = limited or "lock_timeout" in point.statement
-            if "wait_for_writers" in point.statement:
+            if point.statement.startswith(f"select {WAIT_FOR_WRITERS}"):
                 waits += 1
                 assert limited, f"{point}: without a lock_timeout"
     assert waits >= len(lab.undisturbed.transactions)
