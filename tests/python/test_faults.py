@@ -605,7 +605,8 @@ def test_an_interrupt_ends_with_one_line_and_a_report_of_exactly_what_was_applie
 ) -> None:
     problems: list[str] = []
     first = 0 if number == signal.SIGINT else 3
-    for point in [*lab.undisturbed.points[first::12], *lab.undisturbed.commits()]:
+    points = lab.undisturbed.points
+    for point in [*points[first::12], *lab.undisturbed.commits(), *points[-2:]]:
         run = lab.disturb(number.name, point, faults.send(number))
         problems += interrupted(lab, run) + lab.broken_promises(run)
         lab.give_back(run.settings)
@@ -652,7 +653,8 @@ def test_after_a_loss_the_ledger_is_looked_up_and_nothing_is_repeated(
     problems: list[str] = []
     first = 1 if name == "connection cut" else 3  # there is a process once it has answered
     commits = [*lab.undisturbed.commits("before"), *lab.undisturbed.commits("after")]
-    for point in [*lab.undisturbed.points[first::11], *commits]:
+    points = lab.undisturbed.points
+    for point in [*points[first::11], *commits, *points[-2:]]:
         run = lab.disturb(name, point, LOSSES[name])
         problems += look_up_or_nothing(lab, run)
         lab.give_back(run.settings)
