@@ -75,4 +75,3 @@ grant usage on schema observational, public to {migrator};
 grant usage, create on schema canon, ops to {migrator};
 grant create on database {database} to {migrator};
 grant select on {sources} to {migrator};
-grant trigger on canon.identity_links to {migrator};
