@@ -114,8 +114,8 @@ def _chain_problems(chain: list[Row]) -> Iterator[str]:
 
 
 def _problems_now(now: Row, newest: seals.Seal | None) -> Iterator[str]:
-    if newest is None and now["entries"]:
-        yield "there are entries and no seal, not even that of the migration: seals were removed"
+    if newest is None and now["entries_of_runs"]:
+        yield "there are entries of runs and no seal of them: the seals were removed"
     if now["protection_changes"]:
         yield (
             "since the last seal the ledger's protection was changed: "

@@ -25,9 +25,9 @@ from ct4_orphans import roles as role_making
 from ct4_orphans import rollback as rolling_back
 from ct4_orphans import verify as verifying
 from ct4_orphans.database import Settings, connect
-from ct4_orphans.errors import IncompleteError, printable, some
+from ct4_orphans.errors import DatabaseError, IncompleteError, printable, some
 from ct4_orphans.report import open_report, read_digest, read_plan
-from ct4_orphans.run import run_dry_run, run_execute, terminable
+from ct4_orphans.run import Interrupts, run_dry_run, run_execute
 
 EXIT_CODES = """
 \b
@@ -191,16 +191,19 @@ def fix(
     reviewed = read_plan(plan, settings.dbname) if plan else None
     options = fixing.Options(execute, limit, reprocess_quarantined, reviewed)
     click.echo(f"{'EXECUTE' if execute else 'DRY RUN'} on {settings}")
+    interrupts = Interrupts()
     try:
         with (
-            terminable(),
+            interrupts,
             open_report(output_dir) as report,
             connect(settings, read_only=not execute) as connection,
         ):
             fixing.check_database(connection, options)
             run = run_execute if execute else run_dry_run
-            run(connection, options, report, settings)
-    except KeyboardInterrupt:
+            run(connection, options, report, settings, interrupts)
+    except (KeyboardInterrupt, DatabaseError):  # cut off amid a statement, that fails
+        if not interrupts.asked or interrupts.patient:
+            raise
         raise IncompleteError("Interrupted. Nothing was changed.") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,9 @@ from ct4_orphans.errors import DatabaseError, OrphansError, masked, masked_messa
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
+
+# What goes wrong is said in one line, here; psycopg's own warnings would come between.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 Connection = psycopg.Connection[DictRow]
 AnyConnection = psycopg.Connection[Any]  # Alembic's gives tuples

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -202,7 +202,7 @@ def only_one_execute(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        if not connection.closed:
+        with suppress(psycopg.Error):  # the end of the session unlocks as well
             connection.execute("select pg_advisory_unlock(%s)", [LOCK_KEY])
 
 
@@ -242,15 +242,21 @@ def prepare(connection: Connection, options: Options) -> int:
 
 
 def apply(
-    connection: Connection, run: seals.Run, progress: Callable[[int], None] = lambda _: None
+    connection: Connection,
+    run: seals.Run,
+    progress: Callable[[int], None] = lambda _: None,
+    shall_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Apply the prepared plan in transactions of bounded size, each all or nothing, and sealed.
 
-    `progress` is told the number of drivers done after each transaction. A person whose data is
+    `progress` is told the number of drivers done after each transaction, and `shall_stop` is asked
+    before each. A person whose data is
     refused by the database is left out and marked; the others go on. Raises psycopg.Error when
     nothing more can be done (connection lost, privilege missing, disk full).
     """
     for first, last in _batches(connection):
+        if shall_stop():
+            break
         _apply_persons(connection, run, first, last)
         done = connection.execute(
             "select count(*) as drivers from pg_temp.planned where person_no between %s and %s"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,11 @@ SAMPLE_SIZE = 10
 
 
 def run_dry_run(
-    connection: Connection, options: fixing.Options, report: Report, settings: Settings
+    connection: Connection,
+    options: fixing.Options,
+    report: Report,
+    settings: Settings,
+    interrupts: Interrupts,
 ) -> None:
     """Report what an execute would do."""
     at = fixing.database_time(connection)
@@ -51,7 +56,11 @@ def run_dry_run(
 
 
 def run_execute(
-    connection: Connection, options: fixing.Options, report: Report, settings: Settings
+    connection: Connection,
+    options: fixing.Options,
+    report: Report,
+    settings: Settings,
+    interrupts: Interrupts,
 ) -> None:
     """Apply the plan and report what was applied, also when it could not be all of it."""
     run = seals.Run(
@@ -66,19 +75,17 @@ def run_execute(
         drivers = fixing.prepare(connection, options)
         _confirm(drivers, settings)
         at = fixing.database_time(connection)
-        with connection.transaction():
-            seals.seal(connection, run, "started", {"drivers": drivers})
+        _seal(connection, run, "started", {"drivers": drivers})
         head = _head("execute", str(run.run_id), at, settings, options)
+        interrupts.patient = True
         try:
-            failure = _apply(connection, run, drivers)
-            rows = fixing.applied_rows(connection)
-            result = "stopped" if failure else "complete"
-            stats = _finish(connection, run, report, head, rows, result)
-        except psycopg.Error as error:
-            connection.close()  # lost, or of no use any more
-            failure = _look_up(settings, run, report, head, drivers, error)
+            failure, stats = _apply_and_report(
+                connection, run, report, head, drivers, settings, interrupts
+            )
         except KeyboardInterrupt:
-            raise IncompleteError(f"Interrupted. There is no report. {_where(run)}") from None
+            raise IncompleteError(
+                f"Interrupted twice: there is no whole report. {_where(run)}"
+            ) from None
     if failure:
         raise failure
     if stats.errors:
@@ -101,19 +108,39 @@ def run_execute(
         click.echo("Next: verify:  orphans verify")
 
 
-def _apply(connection: Connection, run: seals.Run, drivers: int) -> OrphansError | None:
+def _apply_and_report(
+    connection: Connection,
+    run: seals.Run,
+    report: Report,
+    head: dict[str, Any],
+    drivers: int,
+    settings: Settings,
+    interrupts: Interrupts,
+) -> tuple[OrphansError | None, fixing.Stats]:
+    """Return what stopped the run, if anything did, and its counts."""
+    try:
+        failure = _apply(connection, run, drivers, interrupts)
+        rows = fixing.applied_rows(connection)
+        result = "stopped" if failure else "complete"
+        return failure, _finish(connection, run, report, head, rows, result)
+    except psycopg.Error as error:
+        connection.close()  # lost, or of no use any more
+        return _look_up(settings, run, report, head, drivers, error)
+
+
+def _apply(
+    connection: Connection, run: seals.Run, drivers: int, interrupts: Interrupts
+) -> OrphansError | None:
     """Apply with a progress bar; return what stopped it, if this session can still report."""
     stopped = "Whole transactions are kept, nothing is half done; run the same command again."
     try:
         with click.progressbar(length=drivers, label="Applying") as bar:
-            fixing.apply(connection, run, bar.update)
-    except KeyboardInterrupt:
-        return IncompleteError(f"Interrupted. {stopped}")
+            fixing.apply(connection, run, bar.update, lambda: interrupts.asked)
     except psycopg.Error as error:
         if connection.closed:
             raise
         return IncompleteError(f"Stopped: {what_happened(error)}. {stopped}")
-    return None
+    return IncompleteError(f"Interrupted. {stopped}") if interrupts.asked else None
 
 
 def _finish(
@@ -154,12 +181,18 @@ def _record_end(
 ) -> seals.Seal | None:
     """Seal the end of the run. The report must not fail because of it: the disk may be full."""
     try:
-        with connection.transaction():
-            return seals.seal(connection, run, "ended", counts)
+        return _seal(connection, run, "ended", counts)
     except psycopg.Error:
         if connection.closed:
             raise
         return seals.newest(connection)
+
+
+def _seal(connection: Connection, run: seals.Run, step: str, counts: dict[str, Any]) -> seals.Seal:
+    """Seal in a transaction of its own, which waits for other writers 30 s at most."""
+    with connection.transaction():
+        connection.execute("set local lock_timeout = '30s'")
+        return seals.seal(connection, run, step, counts)
 
 
 def _look_up(
@@ -169,8 +202,11 @@ def _look_up(
     head: dict[str, Any],
     drivers: int,
     error: psycopg.Error,
-) -> OrphansError:
-    """Report what the ledger says of a run whose session is gone; return what to tell the user."""
+) -> tuple[OrphansError, fixing.Stats]:
+    """Report what the ledger says of a run whose session is gone.
+
+    Returns what to tell the user, and the counts. Raises DatabaseError when that is unknown.
+    """
     lost = f"The connection was lost ({what_happened(error)})"
     click.echo(f"{lost}. Connecting again, to read in the ledger what was committed …")
     try:
@@ -180,16 +216,17 @@ def _look_up(
     except DatabaseError as error_again:
         report.start(head)
         path, _ = report.finish(None, datetime.fromisoformat(head["at"]), "unknown", None)
-        return DatabaseError(
+        raise DatabaseError(
             f"{lost}, and again: {error_again.message} Whether the last transaction of run "
             f"{run.run_id} was committed is unknown ({path} says so too). Nothing was repeated. "
             "When the database is back, 'orphans audit' shows the run; then run the same command "
             "again: what is done is not done twice."
-        )
-    return IncompleteError(
+        ) from error_again
+    failure = IncompleteError(
         f"{lost}. According to the ledger {stats.applied:,} of {drivers:,} drivers are applied. "
         "Nothing is half done; run the same command again."
     )
+    return failure, stats
 
 
 def _where(run: seals.Run) -> str:
@@ -199,21 +236,37 @@ def _where(run: seals.Run) -> str:
     )
 
 
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Take SIGTERM (a service manager, a closing machine) for what Ctrl-C is."""
+class Interrupts:
+    """Ctrl-C, and SIGTERM of a service manager: at once, or after the transaction that is on.
 
-    def interrupt(signal_number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+    While nothing is written they interrupt. While the plan is applied and reported the first one
+    only asks to stop: an exception amid a COMMIT would leave open what became of it. A second one
+    interrupts.
+    """
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __init__(self) -> None:
+        self.asked = False
+        self.patient = False
+
+    def __enter__(self) -> Interrupts:
+        """Take the signals; in the main thread only, as Python has it."""
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        is_second, self.asked = self.asked, True
+        if not self.patient or is_second:
+            raise KeyboardInterrupt
+        if sys.stderr.isatty():
+            os.write(2, b"\nStopping after the transaction that is on (again: at once) ...\n")
 
 
 def _confirm(drivers: int, settings: Settings) -> None:

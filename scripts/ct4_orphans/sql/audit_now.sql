@@ -37,6 +37,11 @@ select
     (
         select count(*)
         from canon.driver_orphan_quarantine_ledger
+        where run_id is not null
+    ) as entries_of_runs,
+    (
+        select count(*)
+        from canon.driver_orphan_quarantine_ledger
         where entry_id > coalesce((select last_entry_id from newest), 0)
     ) as entries_not_sealed,
     (
