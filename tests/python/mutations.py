@@ -37,7 +37,7 @@ import psycopg
 import pytest
 import yaml
 from conftest import ROOT, WORK, build_templates, must_run, open_connection, server_settings
-from ct4_orphans import embedded
+from ct4_orphans import embedded, seals
 from ct4_orphans import fix as fixing
 from ct4_orphans.database import Connection, Settings
 from hypothesis import Phase, given, seed
@@ -433,7 +433,7 @@ class Checks:
         try:
             with self.unfixed.transaction():
                 fixing.prepare(self.unfixed, fixing.Options(True))
-                fixing.apply(self.unfixed, fixing.uuid.uuid4())
+                fixing.apply(self.unfixed, seals.Run("fix", {}))
                 failed = self.unfixed.execute(
                     "select error from pg_temp.planned where outcome is distinct from 'applied'"
                 ).fetchone()

@@ -1084,7 +1084,9 @@ def test_views_made_changed_and_dropped_meanwhile_are_as_their_owners_left_them(
     downgrade(older_database)
     after = [block for block in catalogue(older_database) if "Schema: reporting;" in block]
     assert after == reporting
-    assert {n: d for n, d in definitions.items() if n != VIEW} == view_definitions(older_database)
+    ours = {VIEW, "canon.driver_orphan_quarantine_runs"}
+    expected = {name: view for name, view in definitions.items() if name not in ours}
+    assert view_definitions(older_database) == expected
     assert [g for g in granted if g[0].startswith(("reporting.", "ops."))] == [
         g for g in grants(older_database) if g[0].startswith(("reporting.", "ops."))
     ]

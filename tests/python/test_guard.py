@@ -750,7 +750,9 @@ def test_the_owner_of_the_tables_needs_no_superuser(
         " {role}; grant select on ct4_orphans.lead_sources to {role};"
         "alter table canon.identity_links owner to {role};"
         "alter view canon.driver_orphan_quarantine owner to {role};"
-        "alter table canon.driver_orphan_quarantine_ledger owner to {role}",
+        "alter table canon.driver_orphan_quarantine_ledger owner to {role};"
+        "alter table canon.driver_orphan_quarantine_seals owner to {role};"
+        "alter function canon.driver_orphan_quarantine_wait_for_writers() owner to {role}",
     )
     assert say(settings, "install", "--mode", "enforce", user=owner).code == 0
     enforced = Guarded(settings, "enforce")

@@ -235,7 +235,7 @@ def test_the_ledgers_export_has_any_name_exactly(
 def exported(hostile: tuple[Settings, Path]) -> list[dict[str, str]]:
     csv.field_size_limit(10 * MEGABYTE)
     with connect(hostile[0], read_only=True) as connection:
-        path, _ = rollback.export_ledger(
+        (path, _), _ = rollback.export_ledger(
             connection, hostile[1] / "export", fixing.database_time(connection)
         )
     with path.open(encoding="utf-8", newline="") as file:

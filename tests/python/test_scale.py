@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from conftest import open_connection
 from ct4_orphans import fix as fixing
+from ct4_orphans import seals
 from ct4_orphans.database import Settings, connect
 
 ORPHANS = 10_000
@@ -103,7 +104,7 @@ def test_ten_thousand_orphans_against_half_a_million_events(large_database: Sett
     with connect(large_database) as connection:
         connection.cursor_factory = CountingCursor
         fixing.prepare(connection, options)
-        fixing.apply(connection, run_id=fixing.uuid.uuid4())
+        fixing.apply(connection, seals.Run("fix", {}))
     assert CountingCursor.sent < 100
     assert time.monotonic() - started < 2 * SECONDS_OF_A_DRY_RUN
 

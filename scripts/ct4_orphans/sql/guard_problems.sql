@@ -35,7 +35,11 @@ problems as (
     where
         not pg_has_role(relations.relowner, 'usage')
         and (
-            relations.name in ('canon.identity_links', 'canon.driver_orphan_quarantine_ledger')
+            relations.name in (
+                'canon.identity_links',
+                'canon.driver_orphan_quarantine_ledger',
+                'canon.driver_orphan_quarantine_seals' -- an install is sealed
+            )
             or relations.name like 'canon.ct4\_orphans\_guard%%' and relations.relkind = 'r'
         )
 
