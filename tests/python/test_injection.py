@@ -561,7 +561,7 @@ LONG: dict[str, str] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def deep(server: Settings) -> Iterator[Settings]:
     """An orphan whose link's evidence is 5,000 levels deep."""
     name = f"test_deep_{os.getpid()}"
