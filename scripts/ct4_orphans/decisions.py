@@ -14,11 +14,16 @@ from psycopg import sql
 
 from ct4_orphans import guard, seals
 from ct4_orphans.database import Connection, Row, rows, statement, what_happened
-from ct4_orphans.errors import DRIVER_OR_PERSON, DatabaseError, RefusedError
+from ct4_orphans.errors import DRIVER_OR_PERSON, DatabaseError, IncompleteError, RefusedError
 from ct4_orphans.fix import only_one_execute
 
 STATUSES = ("quarantined", "purged", "resolved_created_lead")
 REASONS = ("manual_detection", "legacy_driver_without_origin", "no_lead_no_events")
+UNKNOWN = (
+    "and whether the change was committed is unknown: it is there whole, or not at all. "
+    "'orphans audit' shows the last runs; or run the same command again: what is done is not done "
+    "twice."
+)
 DID = {
     "quarantined": "Quarantined by hand",
     "purged": "Purged by hand",
@@ -159,10 +164,10 @@ def _all_or_nothing(connection: Connection, what: str) -> Iterator[None]:
         if not connection.closed:
             raise
         raise DatabaseError(
-            f"{what}: the connection was lost ({what_happened(error)}), and whether the change was "
-            "committed is unknown: it is there whole, or not at all. 'orphans audit' shows the "
-            "last runs; or run the same command again: what is done is not done twice."
+            f"{what}: the connection was lost ({what_happened(error)}), {UNKNOWN}"
         ) from error
+    except KeyboardInterrupt:
+        raise IncompleteError(f"{what}: interrupted, {UNKNOWN}") from None
     except psycopg.IntegrityError as error:
         if guard.is_refusal(error):
             raise RefusedError(
