@@ -395,6 +395,28 @@ def test_a_fixer_fixes_decides_and_undoes_without_more_rights(
     assert {row["recorded_by"] for row in by if not row["?column?"]} == {fixer.user}
 
 
+def test_nothing_stands_in_the_way_of_a_migrator_who_is_no_superuser(
+    database: Settings, roles: role_making.Roles, login: Callable[[Settings, str], Settings]
+) -> None:
+    deployer = login(database, roles.migrator)
+    with open_connection(database) as connection:
+        # A copy of a database does not have the rights on the database itself.
+        connection.execute(
+            sql.SQL("grant create on database {} to {}").format(
+                sql.Identifier(database.dbname), sql.Identifier(roles.migrator)
+            )
+        )
+        connection.execute(
+            sql.SQL("alter role {} in database {} set role to {}").format(
+                sql.Identifier(deployer.user),
+                sql.Identifier(database.dbname),
+                sql.Identifier(roles.migrator),
+            )
+        )
+    outcome = command(deployer, "doctor", "--no-backup")
+    assert "STOPS" not in outcome.output, outcome.output
+
+
 def test_roles_can_be_installed_again_and_removed_without_a_trace(
     make_database: Callable[[str], Settings],
 ) -> None:
