@@ -83,12 +83,7 @@ DECISION_SQL = [
     "person_of_driver",
 ]
 COMMAND_TESTS = {
-    "tests/python/test_statements.py": [
-        *FIX_SQL[1:5],
-        "resolve",
-        "resolve_situation",
-        "person_of_driver",
-    ],
+    "tests/python/test_statements.py": [*FIX_SQL, *DECISION_SQL],
     "tests/python/test_decisions.py": [*DECISION_SQL, *FIX_SQL[5:]],
     "tests/python/test_fix.py": FIX_SQL[:5],
 }

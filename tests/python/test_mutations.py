@@ -161,6 +161,8 @@ def test_nothing_is_red_as_long_as_nothing_is_broken(checks: Checks) -> None:
     checks.try_units(result, every)
     checks.try_worlds([result], {id(result): every}, thorough=True)
     assert (result.by, result.invalid) == ([], "")
+    with checks.rolled_back(checks.unfixed):
+        assert checks.reds_after_a_fix() == []
 
 
 @pytest.mark.parametrize(
