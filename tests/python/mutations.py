@@ -62,7 +62,7 @@ WORKERS = 2
 RANDOM_WORLDS = 240
 STATEMENT_TIMEOUT = "20s"
 
-# The fix's own SQL, and the tests that may notice. The rest of that folder looks at catalogues.
+# The commands' own SQL, and the tests that may notice. The rest of that folder looks at catalogues.
 FIX_SQL = [
     "plan",
     "find_changed",
@@ -82,8 +82,11 @@ DECISION_SQL = [
     "undo_entries",
     "person_of_driver",
 ]
+SEAL_SQL = ["seal", "audit_seals", "audit_now"]
+# What these three share, each in its place.
+OF_SEALS = {"{entry}": "entry_text", "{seal}": "seal_text", "{protection}": "protection"}
 COMMAND_TESTS = {
-    "tests/python/test_statements.py": [*FIX_SQL, *DECISION_SQL],
+    "tests/python/test_statements.py": [*FIX_SQL, *DECISION_SQL, *SEAL_SQL],
     "tests/python/test_decisions.py": [*DECISION_SQL, *FIX_SQL[5:]],
     "tests/python/test_fix.py": FIX_SQL[:5],
 }
@@ -96,6 +99,7 @@ WRITING = {
     *("compare_with_review", "refuse_whole_persons", "undo_links", "undo_purges", "undo_entries"),
 }
 SERIALS = {"id", "entry_id"}
+IN_ORDER = {"undo_entries", "insert_entries", "audit_seals"}
 
 
 @dataclass
@@ -531,6 +535,10 @@ PARAMETERS: dict[str, Any] = {
     "note": "a note",
     "explanation": "a note",
     "person_key": "00000000-0000-4000-8000-000000000000",
+    "command": "fix",
+    "step": "ended",
+    "parameters": "{}",
+    "counts": "{}",
 }
 TEMPORARY_TABLES = (
     "create temporary table removed_links (person_key uuid, links jsonb)",
@@ -598,12 +606,12 @@ class Watch:
 
     def __init__(self, directory: Path, found: list[tuple[str, str]]) -> None:
         self.right = {
-            name: (directory / f"{name}.sql").read_text("utf-8")
+            name: whole((directory / f"{name}.sql").read_text("utf-8"))
             for name in {Path(path).stem for path, _ in found}
         }
         self.mutants = {name: list[tuple[int, str]]() for name in self.right}
         for number, (path, text) in enumerate(found):
-            self.mutants[Path(path).stem].append((number, text))
+            self.mutants[Path(path).stem].append((number, whole(text)))
         self.tests: list[list[str]] = [[] for _ in found]
         self.test = ""
         self.seen: Counter[str] = Counter()
@@ -670,9 +678,7 @@ class Watch:
                 if name == "resolve":
                     cursor.execute("select * from canon.identity_links")
                     rows += cursor.fetchall()
-                return (
-                    rows if name in ("undo_entries", "insert_entries") else sorted(map(str, rows))
-                )
+                return rows if name in IN_ORDER else sorted(map(str, rows))
         except psycopg.Error as error:
             return type(error).__name__
 
@@ -719,12 +725,21 @@ def is_refused(connection: Connection, text: str) -> str:
     """What PostgreSQL says to a statement that is none."""
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute("explain " + without_comments(text), PARAMETERS)  # type: ignore[arg-type]
+            connection.execute("explain " + without_comments(whole(text)), PARAMETERS)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
         return str(error).splitlines()[0]
     except psycopg.Error:
         pass
     return ""
+
+
+def whole(text: str) -> str:
+    """A statement with what seals share put in."""
+    for place, name in OF_SEALS.items():
+        text = text.replace(
+            place, (ROOT / f"scripts/ct4_orphans/sql/{name}.sql").read_text("utf-8")
+        )
+    return text
 
 
 def without_comments(text: str) -> str:
@@ -763,7 +778,7 @@ def files_of_tests() -> dict[str, list[Mutant]]:
 def files_of_commands() -> dict[str, list[Mutant]]:
     directory = ROOT / "scripts/ct4_orphans/sql"
     files = {path: text for path, text in read(directory).items()}
-    names = {*FIX_SQL, *DECISION_SQL}
+    names = {*FIX_SQL, *DECISION_SQL, *SEAL_SQL}
     return {path: mutants(path, text) for path, text in files.items() if Path(path).stem in names}
 
 

@@ -226,7 +226,7 @@ def test_a_statement_that_postgresql_refuses_is_told_from_one_that_it_takes(
     databases: dict[str, Settings],
 ) -> None:
     with mutations.tables_of_the_commands(databases["unfixed"]) as connection:
-        for name in (*mutations.FIX_SQL, *mutations.DECISION_SQL):
+        for name in (*mutations.FIX_SQL, *mutations.DECISION_SQL, *mutations.SEAL_SQL):
             text = (ROOT / f"scripts/ct4_orphans/sql/{name}.sql").read_text()
             assert mutations.is_refused(connection, text) == "", name
         assert "nowhere" in mutations.is_refused(connection, "select * from nowhere")

@@ -416,6 +416,15 @@ RARE = {
         drivers_index=[IndexedDriver(A, "912345678", "B9"), IndexedDriver(B, None, "Q1")],
         lead_events=[event(1, {"driver_license": "Q1", "driver_phone": "912345678"})],
     ),
+    "a phone in a hundred characters, and one in a hundred and one": World(
+        persons=[Person(ANA), Person(BETO)],
+        links=[driver(ANA, A, 1), driver(BETO, B, 2)],
+        drivers_index=[IndexedDriver(A, "912345678"), IndexedDriver(B, "987654321")],
+        lead_events=[
+            event(1, {"driver_phone": "912345678".ljust(100)}),
+            event(2, {"driver_phone": "987654321".ljust(101)}),
+        ],
+    ),
     "a licence with the digits of a phone": World(
         persons=[Person(ANA)],
         links=[driver(ANA, A, 1), driver(ANA, B, 2)],

@@ -9,11 +9,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import pytest
 from conftest import open_connection
-from ct4_orphans import decisions, embedded
+from ct4_orphans import decisions, embedded, seals
 from ct4_orphans import fix as fixing
 from ct4_orphans.database import Connection, Settings, statement
 from ct4_orphans.errors import RefusedError
@@ -1155,3 +1156,209 @@ def test_a_plan_has_whole_persons_within_the_limit(
     assert {
         DRIVER.index(row["driver_id"]): (row["person_no"], row["drivers_before"]) for row in rows
     } == expected
+
+
+# --- Seals, and the audit of them ---
+
+LEDGER = "canon.driver_orphan_quarantine_ledger"
+ITS_TRIGGER = "driver_orphan_quarantine_ledger_is_append_only"
+UNPROTECTED = f"""
+    alter table {LEDGER} disable trigger {ITS_TRIGGER};
+    alter table canon.driver_orphan_quarantine_seals
+    disable trigger driver_orphan_quarantine_seals_are_append_only;
+"""
+# What these statements make of it, without the rest of the lines.
+FOUND_UNPROTECTED = [
+    f"{what}: trigger driver_orphan_quarantine_{trigger}_append_only"
+    for what in ("gone", "new")
+    for trigger in ("ledger_is", "seals_are")
+]
+
+
+@pytest.fixture
+def sealed(connection: Connection) -> Connection:
+    """Three seals, the last without entries; the entries stand in the table in disorder."""
+    for way in ("indexscan", "indexonlyscan", "bitmapscan"):  # or the index would put them right
+        connection.execute(f"set local enable_{way} = off")  # type: ignore[arg-type]
+    for number, driver in ((-5, 2), (1_000, 3), (900, 6)):
+        append_as(connection, number, driver, 1)
+    seal(connection)
+    append_as(connection, 1_001, 3, 2)
+    seal(connection)
+    seal(connection)
+    return connection
+
+
+def seal(connection: Connection) -> seals.Seal:
+    return seals.seal(connection, seals.Run("fix", {}), "applied", {"drivers": 1})
+
+
+def append_as(connection: Connection, number: int, driver: int, revision: int) -> None:
+    """Append a ledger entry that has this number."""
+    connection.execute(
+        f"insert into {LEDGER}"  # type: ignore[arg-type]
+        " (entry_id, driver_id, revision, detected_reason, resolution_notes)"
+        " overriding system value values (%s, %s, %s, 'manual_detection', %s)",
+        [number, DRIVER[driver], revision, f"revision {revision}"],
+    )
+
+
+def digests_by_hand(connection: Connection, entries_of: list[list[int]]) -> list[str]:
+    """The digests of all seals, over the entries that each of them should cover."""
+    rows = connection.execute(
+        sql.SQL("select entry_id, {} as text from {} as entry").format(
+            statement("entry_text"), sql.SQL(LEDGER)
+        )
+    )
+    hashes = {row["entry_id"]: sha256(row["text"].encode()).digest() for row in rows}
+    found: list[str] = []
+    for seal_no, entries in enumerate(entries_of, 1):
+        joined = b"".join(hashes[number] for number in sorted(entries))
+        (row,) = connection.execute(
+            sql.SQL(
+                "select {} as text from (select *, %(before)s::text as previous_digest,"
+                " %(entries)s::text as entries_digest from canon.driver_orphan_quarantine_seals"
+                " where seal_no = %(seal_no)s) as facts"
+            ).format(statement("seal_text")),
+            {
+                "before": found[-1] if found else None,
+                "entries": sha256(joined).hexdigest() if entries else None,
+                "seal_no": seal_no,
+            },
+        ).fetchall()
+        found.append(sha256(row["text"].encode()).hexdigest())
+    return found
+
+
+def test_a_seal_covers_what_no_seal_before_it_does(sealed: Connection) -> None:
+    rows = sealed.execute(
+        "select seal_no, entries, last_entry_id, digest from canon.driver_orphan_quarantine_seals"
+        " order by seal_no"
+    ).fetchall()
+    assert [(row["seal_no"], row["entries"], row["last_entry_id"]) for row in rows] == [
+        (1, 5, 1_000),
+        (2, 1, 1_001),
+        (3, 0, 1_001),
+    ]
+    by_hand = digests_by_hand(sealed, [[-5, 1, 2, 900, 1_000], [1_001], []])
+    assert [row["digest"] for row in rows] == by_hand
+
+
+def test_an_empty_ledger_is_sealed_too(connection: Connection) -> None:
+    connection.execute(
+        f"alter table {LEDGER} disable trigger user; delete from {LEDGER}"  # type: ignore[arg-type]
+    )
+    seal(connection)
+    rows = connection.execute("select * from canon.driver_orphan_quarantine_seals").fetchall()
+    assert [(row["seal_no"], row["entries"], row["last_entry_id"]) for row in rows] == [(1, 0, 0)]
+
+
+def audited(connection: Connection) -> list[tuple[Any, ...]]:
+    """Of every seal: the one before, entries then and now, if it is whole, other protection."""
+    return [
+        (
+            *(row["seal_no"], row["previous_seal_no"], row["entries"], row["entries_found"]),
+            *(row["is_intact"], in_short(row["protection_changes"])),
+        )
+        for row in seals.rows_of(connection, "audit_seals", {})
+    ]
+
+
+def in_short(lines: list[str] | None) -> list[str] | None:
+    return lines and [line.partition(" on ")[0] for line in lines]
+
+
+SEALED = [(1, 0, 5, 5, True, None), (2, 1, 1, 1, True, None), (3, 2, 0, 0, True, None)]
+
+
+def test_an_audit_finds_seals_as_they_were(sealed: Connection) -> None:
+    assert audited(sealed) == SEALED
+
+
+def test_an_audit_finds_the_seal_whose_entries_are_others(sealed: Connection) -> None:
+    sealed.execute(f"alter table {LEDGER} disable trigger user")  # type: ignore[arg-type]
+    sealed.execute(f"update {LEDGER} set resolution_notes = 'x' where entry_id = 1001")  # type: ignore[arg-type]
+    sealed.execute(f"delete from {LEDGER} where entry_id = 900")  # type: ignore[arg-type]
+    assert audited(sealed) == [(1, 0, 5, 4, False, None), (2, 1, 1, 1, False, None), SEALED[2]]
+
+
+def test_an_audit_finds_since_when_the_protection_is_another(sealed: Connection) -> None:
+    sealed.execute(UNPROTECTED)  # type: ignore[arg-type]
+    seal(sealed)
+    seal(sealed)
+    changed = (4, 3, 0, 0, True, FOUND_UNPROTECTED)
+    assert audited(sealed) == [*SEALED, changed, (5, 4, 0, 0, True, None)]
+
+
+def now_is(connection: Connection) -> tuple[Any, ...]:
+    """Entries, those not sealed, other protection since, drivers that are shown otherwise."""
+    (row,) = seals.rows_of(connection, "audit_now", {})
+    shown = [
+        driver if driver == "x" else DRIVER.index(driver)
+        for driver in row["drivers_shown_otherwise"]
+    ]
+    return row["entries"], row["entries_not_sealed"], in_short(row["protection_changes"]), shown
+
+
+def test_without_a_seal_every_entry_is_not_sealed(connection: Connection) -> None:
+    assert now_is(connection) == (2, 2, [], [])
+
+
+def test_entries_since_the_last_seal_are_not_sealed(sealed: Connection) -> None:
+    assert now_is(sealed) == (6, 0, [], [])
+    append_as(sealed, 1_002, 8, 1)
+    assert now_is(sealed) == (7, 1, [], [])
+
+
+def test_protection_is_held_against_the_last_seal(sealed: Connection) -> None:
+    sealed.execute(UNPROTECTED)  # type: ignore[arg-type]
+    assert now_is(sealed) == (6, 0, FOUND_UNPROTECTED, [])
+    seal(sealed)
+    assert now_is(sealed) == (6, 0, [], [])
+
+
+def test_a_driver_without_a_state_is_rightly_not_shown(sealed: Connection) -> None:
+    append(sealed, 6, 2, None, is_withdrawn=True)
+    append(sealed, 8, 1, None, is_withdrawn=True)
+    append(sealed, 8, 2, None)
+    assert now_is(sealed)[3] == []
+
+
+SHOWN_OTHERWISE = {
+    "nothing": ("where false", [1, 2, 3, 4, 6]),
+    "others": (
+        "where entry_id in (1, -5) union all select 'x', null, now(),"
+        " (array_agg(detected_reason))[1], null, null, (array_agg(status))[1], null, null"
+        f" from {LEDGER}",
+        [1, 3, 6, "x"],
+    ),
+    "an older state": ("where revision = 1", [3]),
+}
+
+
+@pytest.mark.parametrize("what", SHOWN_OTHERWISE)
+def test_drivers_whose_newest_entry_is_not_what_the_old_name_shows_are_named(
+    sealed: Connection, what: str
+) -> None:
+    condition, drivers = SHOWN_OTHERWISE[what]
+    show(sealed, condition)
+    assert now_is(sealed)[3] == drivers
+
+
+def show(connection: Connection, condition: str) -> None:
+    connection.execute(
+        "create or replace view canon.driver_orphan_quarantine as"  # type: ignore[arg-type]
+        " select driver_id, person_key, detected_at, detected_reason, creation_rule, evidence_json,"
+        f" status, resolved_at, resolution_notes from {LEDGER} {condition}"
+    )
+
+
+def test_a_hundred_drivers_are_named_at_most(sealed: Connection) -> None:
+    sealed.execute(
+        f"insert into {LEDGER} (driver_id, revision, detected_reason)"  # type: ignore[arg-type]
+        " select repeat('x', number), 1, 'manual_detection'"
+        " from generate_series(1, 101) as numbers (number)"
+    )
+    show(sealed, "where false")
+    (row,) = seals.rows_of(sealed, "audit_now", {})
+    assert len(row["drivers_shown_otherwise"]) == 100
