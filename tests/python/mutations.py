@@ -2,9 +2,10 @@
 
 Mutants of the models and of the rule macros are tried as views, in transactions that are rolled
 back: against all data tests on a small world that has been fixed, the same world before the fix,
-the dbt unit tests, and the plain reading of the rules on random databases. Mutants of the
-fix's own SQL are tried by the tests of the commands: of those, by the ones in which the statement
-comes to something else. Mutants of the acceptance tests are tried by their cases.
+the dbt unit tests, and the plain reading of the rules on random databases. Mutants of the SQL
+of the fix, the decisions and the seals are tried by the tests of these statements and of the
+commands: of those, by the ones in which the statement comes to something else. Mutants of the
+acceptance tests are tried by their cases.
 
 A mutant that survives must be in equivalent_mutants.csv, with the reason why it changes nothing.
 """
