@@ -9,7 +9,7 @@ import psycopg
 
 from ct4_orphans import seals
 from ct4_orphans.database import Connection, Row, rows
-from ct4_orphans.errors import RefusedError, some
+from ct4_orphans.errors import DatabaseError, RefusedError, some
 from ct4_orphans.fix import plan_for_many
 
 # What these commands seal, they may have changed in the ledger's protection.
@@ -35,8 +35,14 @@ def audit(connection: Connection, digests: Mapping[str, str]) -> Audit:
 
     `digests` are those of earlier, each with where it was read: without one a ledger whose newest
     part was cut off, or that was rewritten as a whole, is consistent in itself.
-    Raises RefusedError if the ledger has lost columns, so that nothing can be computed.
+    Raises DatabaseError if there are no seals, RefusedError if the ledger has lost columns, so
+    that nothing can be computed.
     """
+    if not rows(connection, "select 1 where to_regclass(%s) is not null", [seals.SEALS]):
+        raise DatabaseError(
+            f"{seals.SEALS} is missing. If it was never there: orphans deploy (by hand: alembic "
+            "upgrade head). If it was, it was dropped: restore it from the backup."
+        )
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         plan_for_many(connection)
@@ -56,6 +62,7 @@ def examine(connection: Connection, digests: Mapping[str, str]) -> Audit:
     runs = _runs(connection)
     newest = seals.Seal(chain[-1]["seal_no"], chain[-1]["digest"]) if chain else None
     known = {row["digest"]: row for row in chain}
+    broken = next((row["seal_no"] for row in chain if _is_broken(row)), None)
     return Audit(
         entries=now["entries"],
         seals_count=len(chain),
@@ -64,8 +71,7 @@ def examine(connection: Connection, digests: Mapping[str, str]) -> Audit:
         problems=[*_chain_problems(chain), *_problems_now(now, newest), *_cut(known, digests)],
         notes=list(_notes(now)),
         remembered=[
-            f"{where}: seal {known[digest]['seal_no']} of {known[digest]['sealed_at']} UTC. All up "
-            "to there is as it was then."
+            _remembered(known[digest], where, broken)
             for digest, where in digests.items()
             if digest in known
         ],
@@ -80,9 +86,12 @@ def in_words(found: Audit) -> Iterator[str]:
         yield "Last runs (times in UTC):"
     for run in found.runs:
         end = "" if run["ended_at"] else ", no end: it was killed, or goes on"
+        others = run["entries_sealed"] - run["entries"]
+        with_others = f", and {others:,} of others sealed with them" if others > 0 else ""
+        mode = f" {run['mode']}" if run["mode"] else ""
         yield (
-            f"  {run['started_at']}  {run['command']:<9} by {run['run_by']}: "
-            f"{run['entries']:,} entries{end}  ({run['run_id']})"
+            f"  {run['started_at']}  {run['command'] + mode:<14} by {run['run_by']}: "
+            f"{run['entries']:,} entries{with_others}{end}  ({run['run_id']})"
         )
     for line in found.remembered:
         yield f"  {line}"
@@ -91,6 +100,23 @@ def in_words(found: Audit) -> Iterator[str]:
     for line in found.problems:
         yield f"  PROBLEM: {line}"
     yield f"Ledger: {found.newest or 'not sealed yet'}"
+
+
+def _remembered(row: Row, where: str, broken: int | None) -> str:
+    """Say what an earlier digest tells, where the first broken seal is `broken`."""
+    if broken is None or broken > row["seal_no"]:
+        what = "All up to it is as it was then."
+    else:
+        what = f"What it stands on is not as it was: see seal {broken}."
+    return f"{where}: seal {row['seal_no']} of {row['sealed_at']} UTC is there. {what}"
+
+
+def _is_broken(row: Row) -> bool:
+    return (
+        row["previous_seal_no"] + 1 != row["seal_no"]
+        or row["entries"] != row["entries_found"]
+        or not row["is_intact"]
+    )
 
 
 def _chain_problems(chain: list[Row]) -> Iterator[str]:
@@ -148,7 +174,8 @@ def _notes(now: Row) -> Iterator[str]:
 def _runs(connection: Connection) -> list[Row]:
     return rows(
         connection,
-        "select run_id, command, run_by, entries, ended_at,"
+        "select run_id, command, run_by, entries, entries_sealed, ended_at,"
+        " parameters ->> 'mode' as mode,"
         " to_char(started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as started_at"
         " from canon.driver_orphan_quarantine_runs order by last_seal_no desc limit %s",
         [RUNS_SHOWN],

@@ -347,7 +347,6 @@ def audit(digests: tuple[str, ...], reports: tuple[Path, ...]) -> None:
     remembered |= {read_digest(path): str(path) for path in reports}
     click.echo(f"AUDIT of {settings}")
     with connect(settings, read_only=True) as connection:
-        fixing.check_database(connection, fixing.Options())
         found = auditing.audit(connection, remembered)
     for line in auditing.in_words(found):
         click.echo(printable(line))
@@ -430,6 +429,7 @@ def verify() -> None:
     click.echo(f"VERIFY {settings}")
     with connect(settings, read_only=True) as connection:
         fixing.check_database(connection, fixing.Options())
+        verifying.refuse_without_rights(connection)
         checks = verifying.verify(settings, line_by_line=lambda _: None)
         for line in verifying.in_words(checks):
             click.echo(line)
@@ -538,8 +538,11 @@ def roles_install(prefix: str, dry_run: bool) -> None:
             return
         role_making.install(connection, names, sources)
     click.echo(f"{', '.join(names.names)} are there; what this project made is {names.migrator}'s.")
-    click.echo("Next, in psql, for each person or service, and for the user that deploys:")
+    click.echo("Next, in psql, for whoever reads, or fixes and decides:")
+    click.echo(f"  grant {names.reader} to …;")
     click.echo(f"  grant {names.fixer} to …;")
+    click.echo("And for the user that deploys, so that it owns nothing itself:")
+    click.echo(f"  grant {names.migrator} to …;")
     click.echo(f"  alter role … in database {settings.dbname} set role to {names.migrator};")
 
 
@@ -581,11 +584,13 @@ def roles_status(prefix: str) -> None:
     names = role_making.Roles.named(as_text(prefix))
     with connect(settings, read_only=True) as connection:
         fixing.check_database(connection, fixing.Options())
-        there = role_making.existing(connection, names)
+        missing = role_making.without_rights(connection, names)
         for line in role_making.in_words(role_making.who_may(connection)):
             click.echo(printable(line))
-    missing = [name for name in names.names if name not in there]
-    click.echo(f"Not installed: {', '.join(missing)}" if missing else "All three are installed.")
+    if missing:
+        click.echo(f"Not installed in this database: {', '.join(missing)} (orphans roles install)")
+    else:
+        click.echo("All three are installed.")
 
 
 @main.group(
@@ -655,6 +660,8 @@ def guard_remove(keep_violations: bool, dry_run: bool) -> None:
             before = guarding.remove(connection, keep_violations=keep_violations)
     would = "would be" if dry_run else "is"
     click.echo(f"The guard was {before.mode}, {would} off.")
+    if before.usable_index == guarding.INDEX:
+        click.echo(f"The index {guarding.INDEX} {would} dropped.")
     kept = f"kept in {guarding.VIOLATIONS}" if keep_violations else "dropped"
     click.echo(f"Violations recorded: {recorded:,}; {'would be ' if dry_run else ''}{kept}.")
     if dry_run:

@@ -232,7 +232,7 @@ def _deployment(connection: Connection, contract: Contract) -> Iterator[Finding]
             "Use the version of this project that migrated it, or a newer one.",
         )
     try:
-        if current is None:
+        if current is None and not unreadable:
             adoption.refuse_names_that_are_taken(connection)
         if adoption.is_older_table(connection):
             older = adoption.examine(connection)
@@ -248,7 +248,7 @@ def _deployment(connection: Connection, contract: Contract) -> Iterator[Finding]
             enums = {name: adoption.existing_enum(connection, name) for name in adoption.ENUMS}
     except OrphansError as error:
         yield Finding(STOPS, adoption.NAME, error.message)
-    if current != known[0] and current in (None, *known):
+    if current != known[0] and current in (None, *known) and not unreadable:
         yield Finding(NOTE, "migration", f"is at {current or 'nothing'}; deploy goes to {known[0]}")
     yield from _rows(
         connection,

@@ -42,6 +42,16 @@ def existing(connection: Connection, roles: Roles) -> list[str]:
     return [row["name"] for row in rows(connection, query, [roles.names])]
 
 
+def without_rights(connection: Connection, roles: Roles) -> list[str]:
+    """Return those of the three that may not even read this database's ledger, or are not there."""
+    query = (
+        "select name from unnest(%s::text[]) with ordinality as names (name, position)"
+        " where not exists (select 1 from pg_roles where rolname = name"
+        " and has_table_privilege(rolname, %s, 'select')) order by position"
+    )
+    return [row["name"] for row in rows(connection, query, [roles.names, LEDGER])]
+
+
 def todo(connection: Connection, roles: Roles, sources: list[str]) -> list[sql.Composed]:
     """Return the statements that make the roles that are missing, and give each what it may.
 

@@ -47,6 +47,22 @@ class Check:
         return self.status in ("pass", "warn")
 
 
+def refuse_without_rights(connection: Connection) -> None:
+    """Raise DatabaseError if this user may not keep violations as views, as dbt does."""
+    may_not = rows(
+        connection,
+        "select 1 where case when to_regnamespace(%(audit)s) is null"
+        " then not has_database_privilege(current_database(), 'create')"
+        " else not has_schema_privilege(%(audit)s, 'create') end",
+        {"audit": AUDIT},
+    )
+    if may_not:
+        raise DatabaseError(
+            f"This user may not verify: violations are kept as views in {AUDIT}. Use the user that "
+            "deploys (a member of ct4_orphans_migrator, where the roles are)."
+        )
+
+
 def verify(
     settings: Settings, select: str | None = None, line_by_line: Callable[[str], None] = print
 ) -> list[Check]:

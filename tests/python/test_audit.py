@@ -487,6 +487,18 @@ def test_a_ledger_rewritten_as_a_whole_shows_beside_an_earlier_digest_only(
         assert "not in the ledger any more" in outcome.output
 
 
+def test_an_earlier_digest_is_not_believed_where_what_it_sealed_was_changed(
+    database: Settings, tmp_path: Path
+) -> None:
+    report = in_this_process(database, tmp_path / "before").report
+    edit = f"{OFF} update {LEDGER} set resolution_notes = 'forged' where entry_id = {NEWEST}; {ON}"
+    assert run_as(database, None, edit) is None
+    outcome = audited(database, "--digest", report["digest"])
+    assert outcome.exit_code == 1
+    assert "is not as it was" in outcome.output
+    assert "as it was then" not in outcome.output
+
+
 def test_a_tail_cut_cleanly_is_consistent_in_itself_and_shows_beside_a_report(
     database: Settings, tmp_path: Path
 ) -> None:
@@ -592,7 +604,9 @@ def test_the_runs_say_who_did_what_when_with_what_and_what_came_of_it(
     assert found["parameters"]["limit"] == 3
     assert found["counts"] == outcome.stats | {"result": "complete"}
     assert found["started_at"] <= found["ended_at"]
-    assert outcome.report["run_id"] in audited(database).output
+    said = audited(database).output
+    assert outcome.report["run_id"] in said
+    assert found["entries"] == outcome.stats["processed"]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ relations as (
         pg_class.oid,
         pg_class.relkind,
         pg_class.relowner,
+        pg_namespace.nspowner as schema_owner,
         pg_namespace.nspname || '.' || pg_class.relname as name
     from pg_class
     inner join pg_namespace on pg_class.relnamespace = pg_namespace.oid
@@ -112,13 +113,23 @@ problems as (
         relations.name,
         'belongs to ' || pg_get_userbyid(relations.relowner)
         || ', and only that role may replace it',
-        'grant ' || quote_ident(pg_get_userbyid(relations.relowner))
+        case
+            when owners.rolsuper and relations.relkind = 'v'
+                then 'alter view ' || relations.name || ' owner'
+            else 'grant ' || quote_ident(owners.rolname)
+        end
     from relations
+    inner join pg_roles as owners on relations.relowner = owners.oid
     where
         (
             relations.name = any(%(to_replace)s)
             or relations.name like 'ct4\_orphans%%.%%'
             and relations.relkind = 'v'
+            -- Violations are dropped and made anew, which the schema's owner may do too.
+            and not (
+                relations.name like 'ct4\_orphans\_audit.%%'
+                and pg_has_role(relations.schema_owner, 'usage')
+            )
         )
         and not pg_has_role(relations.relowner, 'usage')
 )

@@ -34,8 +34,13 @@ union all
 
 select
     'this user may not ' || wanted.privilege || ' on ' || relations.name,
-    'Ask its owner for: grant ' || wanted.privilege || ' on ' || relations.name
-    || ' to ' || quote_ident(current_user) || ';'
+    -- Where the roles are, membership says it all; a grant on a table would give too much.
+    case
+        when to_regrole('ct4_orphans_fixer') is null
+            then 'Ask its owner for: grant ' || wanted.privilege || ' on ' || relations.name
+        when %(execute)s then 'Ask an administrator for: grant ct4_orphans_fixer'
+        else 'Ask an administrator for: grant ct4_orphans_reader'
+    end || ' to ' || quote_ident(current_user) || ';'
 from relations
 inner join (
     values

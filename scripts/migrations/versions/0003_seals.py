@@ -65,9 +65,14 @@ select
     min(sealed_by) as run_by,
     (array_agg(parameters order by seal_no))[1] as parameters,
     (array_agg(counts order by seal_no desc))[1] as counts,
-    sum(entries)::bigint as entries,
+    (
+        select count(*)
+        from canon.driver_orphan_quarantine_ledger as ledger
+        where ledger.run_id = seals.run_id
+    ) as entries,
+    sum(entries)::bigint as entries_sealed,
     max(seal_no) as last_seal_no
-from canon.driver_orphan_quarantine_seals
+from canon.driver_orphan_quarantine_seals as seals
 group by run_id;
 
 comment on view canon.driver_orphan_quarantine_runs is
