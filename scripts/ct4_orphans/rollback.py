@@ -16,7 +16,7 @@ from ct4_orphans.database import Connection, Settings, connect, rows, statement
 from ct4_orphans.errors import DatabaseError, OutputError, RefusedError
 from ct4_orphans.fix import only_one_execute
 from ct4_orphans.report import private_file
-from ct4_orphans.seals import SEALS
+from ct4_orphans.seals import RUNS, SEALS
 
 SAVED = "canon.ct4_orphans_saved_views"
 OUR_SCHEMA, AUDIT_SCHEMA = "ct4_orphans", "ct4_orphans_audit"
@@ -276,7 +276,7 @@ def _refuse_to_break_others(connection: Connection, todo: Plan) -> None:
 def _refuse_to_break_readers_of_the_quarantine(connection: Connection, todo: Plan) -> None:
     """The downgrade refuses them too, but then the views would be back already."""
     adopted = was_adopted(connection)
-    mine = {NAME, *todo.drop, *todo.audit_views}
+    mine = {NAME, RUNS, *todo.drop, *todo.audit_views}
     readers, others = views.dependants_of(connection, LEDGER, *([] if adopted else [NAME]))
     names = {views.qualified(view) for view in readers} - mine | set(others)
     if adopted:  # views follow to the older table, nothing else does

@@ -57,7 +57,7 @@ ATTACKS = {
     "replication role": f"set session_replication_role = replica; delete from {LEDGER}",
     "replication role on a seal": f"set session_replication_role = replica; delete from {SEALS}",
     "retyped with using": f"alter table {LEDGER} alter recorded_by type text using 'forged'",
-    "retyped run": f"alter table {LEDGER} alter run_id type uuid using null",
+    "retyped uuid": f"alter table {LEDGER} alter undoes_run_id type uuid using gen_random_uuid()",
     "trigger disabled": f"alter table {LEDGER} disable trigger all",
     "trigger disabled and enabled": f"{OFF} delete from {LEDGER} where entry_id = {NEWEST}; {ON}",
     "edited behind the trigger": f"{OFF} update {LEDGER} set status = 'purged'; {ON}",
