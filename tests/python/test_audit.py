@@ -7,6 +7,7 @@ refused every one of them; the owner and a superuser can go some of them: then t
 from __future__ import annotations
 
 import json
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
-from conftest import open_connection
+from conftest import WORK, open_connection, profiles_directory
 from ct4_orphans import audit as auditing
 from ct4_orphans import cli, embedded, seals
 from ct4_orphans import roles as role_making
@@ -196,7 +197,11 @@ def prefix(roles: role_making.Roles) -> str:
 
 
 def command(settings: Settings, *arguments: str) -> Result:
-    return CliRunner().invoke(cli.main, arguments, env=settings.environment())
+    environment = settings.environment() | {
+        "DBT_PROFILES_DIR": str(profiles_directory()),
+        "DBT_TARGET_PATH": str(WORK / f"target-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"),
+    }
+    return CliRunner().invoke(cli.main, arguments, env=environment)
 
 
 def audited(settings: Settings, *arguments: str) -> Result:
