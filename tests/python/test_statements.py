@@ -1177,13 +1177,16 @@ FOUND_UNPROTECTED = [
 
 @pytest.fixture
 def sealed(connection: Connection) -> Connection:
-    """Three seals, the last without entries; the entries stand in the table in disorder."""
+    """Three seals, the last without entries; the entries stand in the table in disorder.
+
+    Their numbers are far from those of the sequence, which no rollback turns back.
+    """
     for way in ("indexscan", "indexonlyscan", "bitmapscan"):  # or the index would put them right
         connection.execute(f"set local enable_{way} = off")  # type: ignore[arg-type]
-    for number, driver in ((-5, 2), (1_000, 3), (900, 6)):
+    for number, driver in ((-5, 2), (2_000_000, 3), (1_000_000, 6)):
         append_as(connection, number, driver, 1)
     seal(connection)
-    append_as(connection, 1_001, 3, 2)
+    append_as(connection, 2_000_001, 3, 2)
     seal(connection)
     seal(connection)
     return connection
@@ -1236,11 +1239,11 @@ def test_a_seal_covers_what_no_seal_before_it_does(sealed: Connection) -> None:
         " order by seal_no"
     ).fetchall()
     assert [(row["seal_no"], row["entries"], row["last_entry_id"]) for row in rows] == [
-        (1, 5, 1_000),
-        (2, 1, 1_001),
-        (3, 0, 1_001),
+        (1, 5, 2_000_000),
+        (2, 1, 2_000_001),
+        (3, 0, 2_000_001),
     ]
-    by_hand = digests_by_hand(sealed, [[-5, 1, 2, 900, 1_000], [1_001], []])
+    by_hand = digests_by_hand(sealed, [[-5, 1, 2, 1_000_000, 2_000_000], [2_000_001], []])
     assert [row["digest"] for row in rows] == by_hand
 
 
@@ -1277,8 +1280,8 @@ def test_an_audit_finds_seals_as_they_were(sealed: Connection) -> None:
 
 def test_an_audit_finds_the_seal_whose_entries_are_others(sealed: Connection) -> None:
     sealed.execute(f"alter table {LEDGER} disable trigger user")  # type: ignore[arg-type]
-    sealed.execute(f"update {LEDGER} set resolution_notes = 'x' where entry_id = 1001")  # type: ignore[arg-type]
-    sealed.execute(f"delete from {LEDGER} where entry_id = 900")  # type: ignore[arg-type]
+    sealed.execute(f"update {LEDGER} set resolution_notes = 'x' where entry_id = 2000001")  # type: ignore[arg-type]
+    sealed.execute(f"delete from {LEDGER} where entry_id = 1000000")  # type: ignore[arg-type]
     assert audited(sealed) == [(1, 0, 5, 4, False, None), (2, 1, 1, 1, False, None), SEALED[2]]
 
 
@@ -1306,7 +1309,7 @@ def test_without_a_seal_every_entry_is_not_sealed(connection: Connection) -> Non
 
 def test_entries_since_the_last_seal_are_not_sealed(sealed: Connection) -> None:
     assert now_is(sealed) == (6, 0, [], [])
-    append_as(sealed, 1_002, 8, 1)
+    append_as(sealed, 2_000_002, 8, 1)
     assert now_is(sealed) == (7, 1, [], [])
 
 
