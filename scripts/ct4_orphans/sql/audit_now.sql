@@ -42,7 +42,8 @@ select
     (
         select count(*)
         from canon.driver_orphan_quarantine_ledger
-        where entry_id > coalesce((select last_entry_id from newest), 0)
+        where
+            entry_id > coalesce((select last_entry_id from newest), '-9223372036854775808'::bigint)
     ) as entries_not_sealed,
     (
         select coalesce(jsonb_agg(lines.line order by lines.line), '[]')
