@@ -172,13 +172,16 @@ def roles() -> role_making.Roles:
 
 
 @pytest.fixture(scope="module")
-def template(server: Settings, roles: role_making.Roles) -> Iterator[Settings]:
+def template(
+    server: Settings, roles: role_making.Roles, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
     """A fixed town with roles; nobody is connected to it, so that it can be copied."""
     name = f"test_{uuid.uuid4().hex}"
     settings = embedded.recreate_database(server, name, template="template_built")
     fill(settings, town())
     assert audited(settings).exit_code == 0
-    assert command(settings, "fix", "--execute", "--output-dir", f"/tmp/{name}").exit_code == 0
+    reports = str(tmp_path_factory.mktemp("reports"))
+    assert command(settings, "fix", "--execute", "--output-dir", reports).exit_code == 0
     installed = command(settings, "roles", "install", "--prefix", prefix(roles))
     assert installed.exit_code == 0, installed.output
     yield settings
