@@ -199,8 +199,10 @@ def fix(
             connect(settings, read_only=not execute) as connection,
         ):
             fixing.check_database(connection, options)
-            run = run_execute if execute else run_dry_run
-            run(connection, options, report, settings, interrupts)
+            if execute:
+                run_execute(connection, options, report, settings, interrupts)
+            else:
+                run_dry_run(connection, options, report, settings)
     except (KeyboardInterrupt, DatabaseError):  # cut off amid a statement, that fails
         if not interrupts.asked or interrupts.patient:
             raise

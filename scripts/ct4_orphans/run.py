@@ -33,11 +33,7 @@ SAMPLE_SIZE = 10
 
 
 def run_dry_run(
-    connection: Connection,
-    options: fixing.Options,
-    report: Report,
-    settings: Settings,
-    interrupts: Interrupts,
+    connection: Connection, options: fixing.Options, report: Report, settings: Settings
 ) -> None:
     """Report what an execute would do."""
     at = fixing.database_time(connection)
