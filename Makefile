@@ -1,8 +1,8 @@
-# make demo, make test: each needs only python3 (>= 3.10) and make.
+# make demo, make test, make bench: each needs only python3 (>= 3.10) and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-shell test mutate lint clean
+.PHONY: demo demo-shell test mutate bench lint clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -18,6 +18,14 @@ test: .venv/installed
 mutate: .venv/installed
 	$(BIN)/python tests/python/mutations.py
 
+# How fast it is, against floors of the same run: make bench DRIVERS=1000000 DAYS=30 KEEP=1
+# Also ORPHANS, EVENTS, ROUNDS; BENCH='--part views --no-growth' for what --help shows.
+bench: .venv/installed-bench
+	PYTHONPATH=scripts $(BIN)/python -m bench $(BENCH) \
+		$(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(ORPHANS),--orphans $(ORPHANS)) \
+		$(if $(EVENTS),--events $(EVENTS)) $(if $(DAYS),--days $(DAYS)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(KEEP),--keep)
+
 # sqlfluff needs a database to compile against: tests/python/test_style.py runs it.
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -30,6 +38,11 @@ lint: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint requirements.lock --editable '.[embedded,dev]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint requirements.lock --editable '.[bench]'
 	@touch $@
 
 clean:

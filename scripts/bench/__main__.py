@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -110,4 +111,6 @@ def clean_up(server: Settings, sizes: dict[str, towns.Sizes], keep: bool) -> Non
 
 
 if __name__ == "__main__":
+    # Ended from outside, it stops its server too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -73,9 +73,7 @@ def read_all(connection: Connection, query: str) -> int:
     nothing is converted or sent, so a floor with many rows gains nothing by their number.
     """
     row = connection.execute(
-        sql.SQL("select count(shown) as rows_found from ({}) as shown").format(
-            sql.SQL(query)  # type: ignore[arg-type]
-        )
+        sql.SQL("select count(shown) as rows_found from ({}) as shown").format(sql.SQL(query))
     ).fetchone()
     return int(row["rows_found"]) if row else 0
 

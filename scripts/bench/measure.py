@@ -161,7 +161,7 @@ def bare_inserts(connection: Connection, orphans: int) -> float:
             sql.SQL(
                 "create temporary table written as select * from canon.{0} where {1};"
                 " create table public.bare (like canon.{0})"
-            ).format(sql.Identifier(table), sql.SQL(written))  # type: ignore[arg-type]
+            ).format(sql.Identifier(table), sql.SQL(written))
         )
         rows = 0
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bench.results import GROWTH, TWICE, Target
+from bench.results import TWICE, Target
 
 MET, MISSED, DARK, GREY = "#2f7f8f", "#c8442f", "#222222", "#6b6b6b"
+ROW_INCHES, TITLE_ROWS = 0.25, 2.6
 
 
 def draw(rows: list[Target], title: str, subtitle: str, path: Path) -> None:
@@ -17,60 +21,69 @@ def draw(rows: list[Target], title: str, subtitle: str, path: Path) -> None:
     matplotlib.use("Agg")  # no screen
     from matplotlib import pyplot
 
-    shares = [row for row in rows if row.section != TWICE]
-    growth = [row for row in rows if row.section == TWICE]
-    panels = [panel for panel in (shares, growth) if panel]
-    heights = [len(panel) + 2.0 for panel in panels]
+    panels = [(name, list(group)) for name, group in groupby(rows, lambda row: row.section)]
+    heights = [len(panel) + TITLE_ROWS for _, panel in panels]
     figure, axes = pyplot.subplots(
         len(panels),
         1,
-        figsize=(11, 0.27 * sum(heights) + 1.2),
+        figsize=(11, ROW_INCHES * sum(heights) + 0.7),
         height_ratios=heights,
         layout="constrained",
         squeeze=False,
     )
     figure.suptitle(f"{title}\n{subtitle}", x=0.01, ha="left", fontsize=10, color=DARK)
-    for axis, panel in zip(axes[:, 0], panels, strict=True):
-        if panel is shares:
-            axis.set_xscale("log")
-            _bars(axis, panel, [row.value / row.limit for row in panel], 1.0)
-            axis.set_title("Share of what is allowed", loc="left", fontsize=11, color=DARK)
-            axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=None))
+    shares = finite(share(row) for row in rows if row.section != TWICE)
+    for axis, (section, panel) in zip(axes[:, 0], panels, strict=True):
+        if section == TWICE:
+            heading = "Twice the data: time as a multiple of that for half"
+            limit = panel[0].limit
+            _rows(axis, panel, [row.value for row in panel], limit)
+            axis.set_xlim(0, 1.1 * max([limit, *finite(row.value for row in panel)]))
+            axis.xaxis.set_major_formatter("{x:g} x")
         else:
-            _bars(axis, panel, [row.value for row in panel], GROWTH)
-            axis.set_title("Time for twice the data", loc="left", fontsize=11, color=DARK)
-            axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g x"))
+            heading = f"{section.capitalize()}: share of what is allowed"
+            axis.set_xscale("log")
+            _rows(axis, panel, [share(row) for row in panel], 1.0)
+            axis.set_xlim(min([0.1, *shares]) / 1.3, max([2.0, *shares]) * 1.3)
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        axis.set_title(heading, loc="left", fontsize=10, fontweight="bold", color=DARK)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
 
-def _bars(axis: Any, rows: list[Target], values: list[float], limit: float) -> None:
-    """Draw a bar for each row, the first on top, and the limit as a line."""
-    colours = [MET if row.is_met else MISSED for row in rows]
-    is_log = axis.get_xscale() == "log"
-    left = min([*values, limit]) / 3 if is_log else 0.0
-    right = max([*values, limit]) * (8 if is_log else 1.45)
+def share(row: Target) -> float:
+    """Return the part of its limit that a row takes."""
+    return row.value / row.limit
+
+
+def finite(values: Iterable[float]) -> list[float]:
+    """Return what can be drawn: not what the timeout has ended."""
+    return [value for value in values if math.isfinite(value)]
+
+
+def _rows(axis: Any, rows: list[Target], values: list[float], limit: float) -> None:
+    """Draw a row each, the first on top: from the limit to the value, and in words beside it."""
     places = range(len(rows))
-    axis.barh(places, [value - left for value in values], left=left, color=colours, height=0.68)
-    axis.axvline(limit, color=DARK, linewidth=1.1)
     for place, row, value in zip(places, rows, values, strict=True):
-        words = f"{row.reached}  ({row.must_reach})"
-        axis.annotate(
-            words if row.is_met else f"{words}  MISSED",
-            (value, place),
-            xytext=(5, 0),
-            textcoords="offset points",
+        colour = MET if row.is_met else MISSED
+        if math.isfinite(value):
+            axis.plot([limit, value], [place, place], color=colour, linewidth=2, alpha=0.45)
+            axis.plot([value], [place], "o", color=colour, markersize=7)
+        axis.text(
+            1.015,
+            place,
+            f"{row.reached}  ({row.must_reach})" + ("" if row.is_met else "  MISSED"),
+            transform=axis.get_yaxis_transform(),
             va="center",
-            fontsize=8,
+            fontsize=9,
             color=GREY if row.is_met else MISSED,
-            # The limit's line must not run through the words.
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
-    axis.set_yticks(list(places), [row.what for row in rows], fontsize=9, color=DARK)
+    axis.axvline(limit, color=DARK, linewidth=1.1)
+    axis.set_yticks(list(places), [row.what for row in rows])
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_xlim(left, right)
-    axis.tick_params(axis="both", length=0, colors=GREY, labelsize=9)
-    axis.tick_params(axis="y", colors=DARK)
+    axis.tick_params(length=0, labelsize=9, colors=GREY)
+    axis.tick_params(axis="y", labelcolor=DARK)
     axis.grid(axis="x", color="#e4e4e4", linewidth=0.7)
     axis.set_axisbelow(True)
     axis.spines[:].set_visible(False)

@@ -58,7 +58,8 @@ class Target:
         """Return what the limit is for."""
         if self.floor is None:
             return self.measured
-        return self.measured / self.floor if self.floor else math.nan
+        is_ratio = self.floor > 0 and math.isfinite(self.floor)
+        return self.measured / self.floor if is_ratio else math.nan
 
     @property
     def is_met(self) -> bool:

@@ -68,7 +68,7 @@ def town(server: Settings, sizes: Sizes) -> Settings:
         building = embedded.recreate_database(server, BUILDING)
         with connect(building) as connection:
             connection.execute("set statement_timeout = 0")
-            connection.execute(SCHEMA.read_text("utf-8"))  # type: ignore[arg-type]
+            connection.execute(SCHEMA.read_text("utf-8"))
             fill(connection, sizes)
         with connect(server) as connection:  # only what is whole gets the name
             connection.execute(
@@ -83,7 +83,7 @@ def fill(connection: Connection, sizes: Sizes) -> None:
     """Fill an empty CT4 database. `connection` is in autocommit."""
     for name, size in vars(sizes).items():
         connection.execute("select set_config(%s, %s, false)", [f"bench.{name}", str(size)])
-    connection.execute(TOWN.read_text("utf-8"))  # type: ignore[arg-type]
+    connection.execute(TOWN.read_text("utf-8"))
     connection.execute("vacuum (analyze)")
 
 
