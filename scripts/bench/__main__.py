@@ -101,12 +101,16 @@ def headings(content: dict[str, object], full: towns.Sizes) -> tuple[str, str]:
 
 
 def clean_up(server: Settings, sizes: dict[str, towns.Sizes], keep: bool) -> None:
-    """Drop the copies, and the towns unless they are to be kept."""
+    """Drop the copies, and the towns of these sizes unless they are to be kept.
+
+    Those of an older town.sql go in any case; towns of other sizes are another run's.
+    """
+    names = [towns.town_name(size) for size in sizes.values()]
+    ours = ("bench_", towns.BUILDING, *(name.rpartition("_")[0] + "_" for name in names))
     with connect(server) as connection:
         rows = connection.execute("select datname from pg_database").fetchall()
-    kept = {towns.town_name(size) for size in sizes.values()} if keep else set()
     for name in (row["datname"] for row in rows):
-        if name.startswith(("town_", "bench_")) and name not in kept:
+        if name.startswith(ours) and not (keep and name in names):
             towns.drop(server, name)
 
 

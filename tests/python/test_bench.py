@@ -182,7 +182,11 @@ def test_a_town_is_made_once_and_only_a_whole_one_is_kept(
         copied = towns.copy(server, made, "bench_test_copy")
         with connect(copied, read_only=True) as connection:
             assert clock.read_all(connection, floors.EVENTS) == TINY.events
+        outdated = name.rpartition("_")[0] + "_00000000"
+        towns.copy(server, made, outdated)
         command.clean_up(server, {"full": TINY}, keep=True)
+        assert not embedded.has_database(server, outdated)
+        command.clean_up(server, {"full": TINY.half()}, keep=False)
         assert embedded.has_database(server, name)
         assert not embedded.has_database(server, "bench_test_copy")
     finally:
