@@ -57,7 +57,10 @@ class Options:
 
 @dataclass
 class Stats:
-    """Counts of drivers, but `links_*`: lead rows. In a dry-run: what an execute would do."""
+    """Counts of drivers, but `links_*`: lead rows. In a dry-run: what an execute would do.
+
+    The drivers of a person come one after the other.
+    """
 
     processed: int = 0
     with_events: int = 0
@@ -74,7 +77,7 @@ class Stats:
     errors: int = 0
     by_strategy: Counter[str] = field(default_factory=Counter)
     by_reason: Counter[str] = field(default_factory=Counter)
-    _persons_counted: set[uuid.UUID] = field(default_factory=set, repr=False)
+    _person_counted: uuid.UUID | None = field(default=None, repr=False)
 
     def add(self, row: Row) -> None:
         """Count one row of the plan with its outcome."""
@@ -89,10 +92,9 @@ class Stats:
             self.with_events += 1
         else:
             self.without_events += 1
-        new_person = row["person_key"] not in self._persons_counted
-        if row["lead_rows_count"]:
-            self._persons_counted.add(row["person_key"])
-        lead_rows = row["lead_rows_count"] if new_person else 0
+        lead_rows = 0
+        if row["lead_rows_count"] and row["person_key"] != self._person_counted:
+            lead_rows, self._person_counted = row["lead_rows_count"], row["person_key"]
         if row["outcome"] == "failed":
             self.errors += 1
         elif row["outcome"] == "changed":

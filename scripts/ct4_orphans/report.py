@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from ct4_orphans.database import Row
 from ct4_orphans.errors import OutputError, RefusedError
+from ct4_orphans.json_text import read_object
 from ct4_orphans.seals import Seal
 
 # What a spreadsheet would take for a formula.
@@ -158,12 +159,16 @@ def read_plan(path: Path, database: str) -> dict[str, str]:
     Raises OutputError if the file cannot be read or is no report of this version's, RefusedError if
     it was made on another database or is the report of an execute.
     """
+    plan: dict[str, str] = {}
+
+    def keep(row: Any) -> None:
+        plan[row["driver_id"]] = row["fingerprint"]
+
     try:
-        report = json.loads(path.read_text("utf-8"))
+        report = read_object(path, "drivers", keep)
         mode, made_on = report["mode"], report["database"]
-        plan = {row["driver_id"]: row["fingerprint"] for row in report["drivers"]}
         # Its end is there; a reviewer may have left drivers out.
-        is_whole = "stats" in report and isinstance(made_on, str)
+        is_whole = "drivers" in report and "stats" in report and isinstance(made_on, str)
     except OSError as error:
         raise OutputError(f"The plan {path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -183,7 +188,7 @@ def read_plan(path: Path, database: str) -> dict[str, str]:
 def read_digest(path: Path) -> str:
     """Return the ledger's digest in a JSON report. Raises OutputError if there is none."""
     try:
-        digest = json.loads(path.read_text("utf-8"))["digest"]
+        digest = read_object(path, "drivers", lambda _: None)["digest"]
     except OSError as error:
         raise OutputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, TypeError, KeyError, RecursionError):
