@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
 
-from ct4_orphans import adoption, guard, project, verify, views
+from ct4_orphans import adoption, guard, indexes, project, verify, views
 from ct4_orphans.backup import find_pg_dump
 from ct4_orphans.database import Connection, Settings, rows, statement, what_happened
 from ct4_orphans.errors import DatabaseError, OrphansError, some
@@ -59,7 +59,17 @@ def examine(
     except DatabaseError as error:
         return [*findings, Finding(STOPS, "dbt", error.message)]
     findings += _rows(connection, "doctor_sources", {"sources": json.dumps(contract.sources)})
-    checks = (_deployment, _ledger, _guard, _views, _empty, _skipped_rows, _history, _broken_rules)
+    checks = (
+        _deployment,
+        _ledger,
+        _guard,
+        _views,
+        _empty,
+        _skipped_rows,
+        _history,
+        _broken_rules,
+        _indexes,
+    )
     for check in checks:
         try:
             with connection.transaction():
@@ -399,4 +409,21 @@ def _broken_rules(connection: Connection, contract: Contract) -> Iterator[Findin
             adoption.NAME,
             f"{row['problem']}: {some(row['drivers'])}",
             row["remedy"],
+        )
+
+
+def _indexes(connection: Connection, contract: Contract) -> Iterator[Finding]:
+    """What would be faster with an index, on a table where that matters."""
+    for advice in indexes.advice(connection):
+        index = advice.index
+        half_made = f" ({some(advice.half_made)} is half made)" if advice.half_made else ""
+        schema = index.table.split(".")[0]
+        is_in_the_way = index.name in advice.half_made
+        drop = f"drop index concurrently {schema}.{index.name};  " if is_in_the_way else ""
+        yield Finding(
+            NOTE,
+            index.table,
+            f"no index on {index.column}{half_made}, at about {advice.rows:,} rows. With one, "
+            f"{index.gain}",
+            f"Nothing requires it. Its owner can say:  {drop}{index.create()};",
         )

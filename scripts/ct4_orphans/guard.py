@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg import sql
 
-from ct4_orphans import seals, views
+from ct4_orphans import indexes, seals, views
 from ct4_orphans.adoption import count
 from ct4_orphans.database import AnyConnection, Connection, Row, rows, statement
 from ct4_orphans.errors import DatabaseError, RefusedError, some
@@ -35,8 +35,8 @@ TABLES = (
     "canon.ct4_orphans_guard_drivers",
     VIOLATIONS,
 )
-INDEX = "ct4_orphans_guard_person_key"
-CREATE_INDEX = f"create index concurrently {INDEX} on canon.identity_links (person_key)"
+INDEX = "ct4_orphans_guard_person_key"  # a removal takes out this one, and nobody else's
+CREATE_INDEX = indexes.LINKS_OF_A_PERSON.create(INDEX)
 WRITTEN_BY_SERVICES = ("canon.identity_links", "canon.driver_orphan_quarantine_ledger")
 SECONDS_FOR_LOCKS = 15
 FIRST_LOCK_MS, NEXT_LOCK_MS = 3_000, 500
@@ -64,10 +64,12 @@ class State:
 def state(connection: AnyConnection) -> State:
     """Return what is installed, from the catalogues and the guard's one row."""
     parts = rows(connection, statement("guard_parts"))
-    indexes = rows(connection, statement("guard_index"))
+    existing = indexes.LINKS_OF_A_PERSON.existing(connection)
     found: dict[str, Any] = {
-        "usable_index": next((index["name"] for index in indexes if index["is_usable"]), ""),
-        "broken_index": any(index["name"] == INDEX and not index["is_usable"] for index in indexes),
+        "usable_index": next((index["name"] for index in existing if index["is_usable"]), ""),
+        "broken_index": any(
+            index["name"] == INDEX and not index["is_usable"] for index in existing
+        ),
     }
     there = [part for part in parts if part["is_there"]]
     # What a removal may leave: it acts on nobody.

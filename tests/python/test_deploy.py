@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from conftest import BIN, ROOT, profiles_directory, run_command
 from ct4_orphans import backup, cli, embedded, fix, project
 from ct4_orphans.database import Settings, connect
+from ct4_orphans.indexes import DAYS_OF_A_DRIVER, LINKS_OF_A_PERSON
 from older import (
     catalogue,
     driver,
@@ -38,6 +39,7 @@ from older import (
 )
 from test_acceptance import SMALL_WORLD
 from test_drop_in import DbtSession, dbt_session
+from test_indexes import make_large
 
 QUARANTINE = "canon.driver_orphan_quarantine"
 KEPT = "canon.driver_orphan_quarantine_before_ledger"
@@ -1512,6 +1514,34 @@ def test_doctor_names_what_has_become_of_a_deployed_database(
     said = here.say("doctor", "--no-backup")
     finds(said, "STOPS", QUARANTINE, "driver_orphan_quarantine_append", "missing")
     finds(said, "STOPS", "canon.ct4_orphans_alembic_version", "0042")
+
+
+def advised(said: Said) -> list[tuple[str, str]]:
+    """The notes about an index, and the statements to paste in them."""
+    notes = [what for how, what in findings(said) if how == "note" and "no index on" in what]
+    return [(what, what.partition(" say:  ")[2]) for what in notes]
+
+
+def test_doctor_recommends_the_indexes_that_large_tables_lack_until_they_are_there(
+    story: Story, desk: Callable[[str], Desk]
+) -> None:
+    here = desk(story.green)
+    assert advised(here.must("doctor")) == [], "small tables need none"
+    make_large(here.settings)
+    with nothing_changed(here.settings):
+        said = here.must("doctor")
+    assert "would succeed" in said.out, "advice is no problem in the way"
+    (links, make_links), (days, make_days) = advised(said)
+    for note, index in ((links, LINKS_OF_A_PERSON), (days, DAYS_OF_A_DRIVER)):
+        assert note.startswith(f"{index.table}: no index on {index.column}")
+        assert "5,000,000 rows" in note
+        assert index.gain in note
+    here.do(make_links)
+    make_large(here.settings)
+    assert [note for note, _ in advised(here.must("doctor"))] == [days]
+    here.do(make_days)
+    make_large(here.settings)
+    assert advised(here.must("doctor")) == []
 
 
 def test_doctor_says_that_a_database_is_set_to_read_only(
