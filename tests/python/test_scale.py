@@ -113,3 +113,34 @@ def test_ten_thousand_orphans_against_half_a_million_events(large_database: Sett
         fixing.planned_rows(connection, options) as rows,
     ):
         assert list(rows) == []
+
+
+def test_no_decision_stands_on_the_daily_rows_which_grow_with_time(
+    built_connection: psycopg.Connection,
+) -> None:
+    """So they can live elsewhere while fix, ledger and guard stay on one machine: README, Citus."""
+    stands_on: dict[str, set[str]] = {}
+    for view, relation in built_connection.execute(
+        """
+        with recursive stands_on as (
+            select oid as view, oid as relation
+            from pg_class
+            where relnamespace = 'ops'::regnamespace and relkind = 'v'
+            union
+            select stands_on.view, pg_depend.refobjid
+            from stands_on
+            inner join pg_rewrite on stands_on.relation = pg_rewrite.ev_class
+            inner join pg_depend
+                on
+                    pg_rewrite.oid = pg_depend.objid
+                    and pg_depend.classid = 'pg_rewrite'::regclass
+                    and pg_depend.refclassid = 'pg_class'::regclass
+        )
+        select view::regclass::text, relation::regclass::text from stands_on
+        """
+    ):
+        stands_on.setdefault(view, set()).add(relation.removeprefix("public."))
+    assert "summary_daily" in stands_on["ops.v_payment_calculation"]
+    for view in ("ops.v_orphan_fix_plan", "ops.v_driver_orphans", "ops.v_ct4_eligible_drivers"):
+        assert "canon.identity_links" in stands_on[view]
+        assert "summary_daily" not in stands_on[view]
