@@ -1,43 +1,25 @@
 {#-
     dbt run-operation drop_project_views
 
-    Takes this project's views out, before `alembic downgrade`: all violations first (those of tests
-    that are switched off too), then the models from the top down, never with cascade. If a view of someone else's reads one of ours, PostgreSQL
-    names it, and nothing is dropped at all: it is one transaction. Seeds and snapshots stay.
+    Takes this project's views out, before `alembic downgrade`: the violations, the models, and what
+    an earlier version has left in their schemas. One statement, never with cascade: they may read
+    each other in any order, and if a view of someone else's reads one of ours, PostgreSQL names it
+    and nothing is dropped at all. Seeds and snapshots stay.
 -#}
 {% macro drop_project_views() %}
+    {% set own_schema = 'ct4_orphans' %}
     {% set relations = [] %}
-    {% set audit = 'ct4_orphans_audit' %}
-    {% set stored = run_query("select viewname from pg_views where schemaname = '" ~ audit ~ "'") %}
-    {% for name in stored.columns[0].values() %}
-        {% do relations.append(api.Relation.create(target.database, audit, name)) %}
-    {% endfor %}
-    {#- The graph lists models in no promised order: a model goes once all that read it are gone. -#}
-    {% set models = [] %}
-    {% for node in graph.nodes.values() if node.resource_type == 'model' %}
-        {% do models.append(node) %}
-    {% endfor %}
-    {% set gone = [] %}
-    {% for _ in models %}
-        {% for node in models if node.unique_id not in gone %}
-            {% set readers = [] %}
-            {% for other in models
-                if other.unique_id not in gone and node.unique_id in other.depends_on.nodes %}
-                {% do readers.append(other) %}
-            {% endfor %}
-            {% if not readers %}
-                {% do gone.append(node.unique_id) %}
-                {% do relations.append(
-                    api.Relation.create(node.database, node.schema, node.alias)
-                ) %}
-            {% endif %}
+    {% for schema in [own_schema, own_schema ~ '_audit'] %}
+        {% set found = run_query("select viewname from pg_views where schemaname = '" ~ schema ~ "'") %}
+        {% for name in found.columns[0].values() %}
+            {% do relations.append(api.Relation.create(target.database, schema, name)) %}
         {% endfor %}
     {% endfor %}
-    {% set statements = [] %}
-    {% for relation in relations %}
-        {% do statements.append("drop view if exists " ~ relation ~ ";") %}
+    {% for node in graph.nodes.values()
+        if node.resource_type == 'model' and node.schema != own_schema %}
+        {% do relations.append(api.Relation.create(node.database, node.schema, node.alias)) %}
     {% endfor %}
-    {% do run_query("begin; " ~ statements | join(" ") ~ " commit;") %}
-    {% do log("Dropped " ~ models | length ~ " views of this project and the stored violations "
-        ~ "from " ~ target.dbname ~ ".", info=True) %}
+    {% do run_query("begin; drop view if exists " ~ relations | join(", ") ~ "; commit;") %}
+    {% do log("Dropped the views of this project and the stored violations from " ~ target.dbname
+        ~ ".", info=True) %}
 {% endmacro %}

@@ -3,5 +3,10 @@
     otherwise raise "date out of range", and take every payment with it.
 -#}
 {% macro window_end(first_day, days) -%}
-    (least({{ first_day }}, date '9999-12-31') + least({{ days }}, 1000000))
+    (
+        case
+            when {{ first_day }} > date '9999-12-31' then date '9999-12-31'
+            else {{ first_day }}
+        end + least({{ days }}, 1000000)
+    )
 {%- endmacro %}

@@ -10,12 +10,6 @@ rules as (
 
 ),
 
-excluded_drivers as (
-
-    select * from {{ ref('int_excluded_drivers') }}
-
-),
-
 final as (
 
     select
@@ -36,18 +30,10 @@ final as (
         rules.payable_after_days,
         rules.payment_scheme
     from conversions
-    inner join rules
-        on
-            conversions.origin_tag = rules.origin_tag
-            and conversions.lead_date >= rules.valid_from
-            and (rules.valid_to is null or conversions.lead_date <= rules.valid_to)
+    inner join rules on {{ rule_applies('conversions', 'rules') }}
     where
         conversions.driver_id is not null
-        and not exists (
-            select 1
-            from excluded_drivers
-            where excluded_drivers.driver_id = conversions.driver_id
-        )
+        and conversions.is_excluded is not true
 
 )
 

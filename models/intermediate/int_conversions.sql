@@ -1,18 +1,6 @@
 with event_persons as (
 
-    select * from {{ ref('int_lead_event_persons') }}
-
-),
-
-lead_sources as (
-
-    select * from {{ ref('lead_sources') }}
-
-),
-
-lead_ledger as (
-
-    select * from {{ ref('stg_observational__lead_ledger') }}
+    select * from {{ ref('int_lead_event_origins') }}
 
 ),
 
@@ -22,22 +10,9 @@ driver_links as (
 
 ),
 
-tagged_events as (
+excluded_drivers as (
 
-    select
-        event_persons.person_key,
-        event_persons.event_id,
-        event_persons.event_date,
-        event_persons.scout_id,
-        coalesce(
-            event_persons.payload ->> 'origin_tag',
-            lead_sources.origin_tag,
-            lead_ledger.attributed_source,
-            'unknown'
-        )::text as origin_tag
-    from event_persons
-    left join lead_sources on event_persons.source_table = lead_sources.source_table
-    left join lead_ledger on event_persons.person_key = lead_ledger.person_key
+    select * from {{ ref('int_excluded_drivers') }}
 
 ),
 
@@ -51,18 +26,29 @@ leads as (
             when origin_tag = 'fleet_migration'
                 then (array_agg(scout_id order by event_date desc, event_id desc))[1]
         end as scout_id
-    from tagged_events
+    from event_persons
     group by person_key, origin_tag
 
 ),
 
+-- Whether the driver is excluded is asked here, where PostgreSQL knows how many drivers
+-- there are: of conversions and their rules it expects a handful, and would compare
+-- each with every excluded driver.
 current_drivers as (
 
-    select distinct on (person_key)
-        person_key,
-        driver_id
+    select distinct on (driver_links.person_key)
+        driver_links.person_key,
+        driver_links.driver_id,
+        driver_links.match_rule,
+        driver_links.confidence_level,
+        driver_links.snapshot_at,
+        excluded_drivers.driver_id is not null as is_excluded
     from driver_links
-    order by person_key, linked_at desc, link_id desc
+    left join excluded_drivers on driver_links.driver_id = excluded_drivers.driver_id
+    order by
+        driver_links.person_key,
+        driver_links.linked_at desc,
+        driver_links.link_id desc
 
 ),
 
@@ -73,7 +59,11 @@ final as (
         leads.origin_tag,
         leads.lead_date,
         leads.scout_id,
-        current_drivers.driver_id
+        current_drivers.driver_id,
+        current_drivers.match_rule,
+        current_drivers.confidence_level,
+        current_drivers.snapshot_at,
+        current_drivers.is_excluded
     from leads
     left join current_drivers on leads.person_key = current_drivers.person_key
 

@@ -10,19 +10,9 @@ lead_links as (
 
 ),
 
-persons_with_lead as (
-
-    select
-        person_key,
-        true as has_lead
-    from lead_links
-    group by person_key
-
-),
-
 -- An anti join says the same, but PostgreSQL takes it to leave one row (nearly every
 -- person has a lead) and then runs everything above it in nested loops: hours at 10,000
--- orphans.
+-- orphans. Persons with several leads are no matter: none of their rows stays.
 final as (
 
     select
@@ -30,10 +20,8 @@ final as (
         driver_links.person_key,
         driver_links.match_rule
     from driver_links
-    left join
-        persons_with_lead
-        on driver_links.person_key = persons_with_lead.person_key
-    where persons_with_lead.has_lead is not true
+    left join lead_links on driver_links.person_key = lead_links.person_key
+    where (lead_links.link_id is not null) is not true
 
 )
 

@@ -1,7 +1,7 @@
 -- Materialized, or the union would look for evidence twice.
 with verdicts as materialized (
 
-    select * from {{ ref('int_orphan_verdicts') }}
+    select * from {{ ref('int_all_orphan_verdicts') }}
 
 ),
 

@@ -1,5 +1,4 @@
--- Materialized, so that orphans are picked before anything is normalised.
-with orphan_drivers as materialized (
+with orphan_drivers as (
 
     select * from {{ ref('int_orphan_drivers') }}
 

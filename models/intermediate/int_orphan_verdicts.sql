@@ -1,79 +1,9 @@
-with orphan_drivers as (
+with final as (
 
-    select * from {{ ref('int_orphan_drivers') }}
-
-),
-
-evidence as (
-
-    select * from {{ ref('int_person_evidence') }}
-
-),
-
-quarantine as (
-
-    select * from {{ ref('int_quarantine_state') }}
-
-),
-
-candidates as (
-
-    select
-        orphan_drivers.driver_id,
-        orphan_drivers.person_key,
-        orphan_drivers.match_rule as creation_rule,
-        quarantine.status as current_status,
-        quarantine.detected_reason as current_reason,
-        coalesce(quarantine.revision, 0) + 1 as next_revision,
-        coalesce(quarantine.status = 'quarantined', false) as is_quarantined,
-        coalesce(quarantine.status = 'purged', false) as is_purged
-    from orphan_drivers
-    left join quarantine on orphan_drivers.driver_id = quarantine.driver_id
-
-),
-
-verdicts as (
-
-    select
-        candidates.*,
-        evidence.is_repairable,
-        evidence.has_events,
-        evidence.evidence_level,
-        evidence.strategy,
-        evidence.lead_rows_count,
-        evidence.lead_rows,
-        evidence.refusals,
-        evidence.refused_events_count,
-        evidence.rivals,
-        evidence.weak_events_count,
-        evidence.weak_events,
-        -- One driver that is not in quarantine makes the whole person a case.
-        bool_and(candidates.is_quarantined) filter (where not candidates.is_purged)
-            over (
-                partition by candidates.person_key
-            ) as is_whole_person_quarantined,
-        case
-            when evidence.has_events then 'no_lead_has_events_repair_failed'
-            else 'no_lead_no_events'
-        end as computed_reason
-    from candidates
-    inner join evidence on candidates.person_key = evidence.person_key
-
-),
-
--- Purged is a reviewer's decision: such a driver is never touched.
-final as (
-
-    select
-        *,
-        -- A reason given by hand is a person's; the machine does not overwrite it.
-        is_quarantined
-        and (
-            computed_reason = current_reason
-            or current_reason in ('legacy_driver_without_origin', 'manual_detection')
-        ) as is_quarantine_unchanged
-    from verdicts
-    where not is_purged
+    {{ orphan_verdicts(
+        ref('int_orphan_drivers'),
+        ref('int_person_evidence')
+    ) }}
 
 )
 

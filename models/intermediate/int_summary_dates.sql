@@ -1,24 +1,23 @@
-with summaries as (
+-- A calendar of thirty years: a text that is in it need not be parsed, which would take
+-- longer than everything else that is done with the millions of rows. What is not in it
+-- is parsed.
+with days as (
 
-    select * from {{ ref('stg_public__summary_daily') }}
-
-),
-
--- Millions of rows have a few hundred dates between them: each is read once.
--- Materialized, or a filter on the date is pushed down to the millions.
-date_files as materialized (
-
-    select distinct date_file from summaries
+    select date '2010-01-01' + day_no as summary_date
+    from generate_series(0, date '2039-12-31' - date '2010-01-01') as day_no
 
 ),
 
+-- Grouped, so that PostgreSQL knows that a text is there once, and hashes. A timestamp,
+-- because to_char() reads a bare date in the session's time zone, where a day can be
+-- missing (Apia has no 30-12-2011).
 final as (
 
     select
-        date_file,
-        {{ parse_date_file('date_file') }} as summary_date
-    from date_files
-    where date_file is not null
+        to_char(summary_date::timestamp, 'DD-MM-YYYY') as date_file,
+        min(summary_date) as summary_date
+    from days
+    group by to_char(summary_date::timestamp, 'DD-MM-YYYY')
 
 )
 

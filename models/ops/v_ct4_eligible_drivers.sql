@@ -4,42 +4,23 @@ with conversions as (
 
 ),
 
-driver_links as (
-
-    select * from {{ ref('int_driver_links') }}
-
-),
-
 yango_ledger as (
 
     select * from {{ ref('stg_ops__yango_payments_ledger') }}
 
 ),
 
-excluded_drivers as (
-
-    select * from {{ ref('int_excluded_drivers') }}
-
-),
-
--- One row a driver: a person with both origins counts as cabinet.
+-- One row a driver, which is one a person: a person with both origins counts as
+-- cabinet.
 converted_drivers as (
 
-    select distinct on (conversions.driver_id)
-        conversions.driver_id,
-        conversions.person_key,
-        conversions.origin_tag,
-        conversions.lead_date
+    select distinct on (conversions.person_key) conversions.*
     from conversions
     where
         conversions.driver_id is not null
         and coalesce(conversions.origin_tag in ('cabinet', 'fleet_migration'), false)
-        and not exists (
-            select 1
-            from excluded_drivers
-            where excluded_drivers.driver_id = conversions.driver_id
-        )
-    order by conversions.driver_id, conversions.origin_tag collate "C"
+        and conversions.is_excluded is not true
+    order by conversions.person_key, conversions.origin_tag collate "C"
 
 ),
 
@@ -70,26 +51,27 @@ joined as (
         converted_drivers.origin_tag,
         coalesce(
             latest_ledger.identity_status,
-            case driver_links.confidence_level
+            case converted_drivers.confidence_level
                 when 'HIGH' then 'confirmed'
                 when 'MEDIUM' then 'enriched'
                 when 'LOW' then 'ambiguous'
             end
         ) as identity_status,
-        coalesce(latest_ledger.match_rule, driver_links.match_rule)::text as match_rule,
         coalesce(
-            latest_ledger.match_confidence, driver_links.confidence_level
+            latest_ledger.match_rule, converted_drivers.match_rule
+        )::text as match_rule,
+        coalesce(
+            latest_ledger.match_confidence, converted_drivers.confidence_level
         ) as match_confidence,
         -- A day needs a time zone: UTC, whatever the reader's session says.
         coalesce(
-            (driver_links.snapshot_at at time zone 'UTC')::date,
+            (converted_drivers.snapshot_at at time zone 'UTC')::date,
             converted_drivers.lead_date
         ) as first_seen_at,
         coalesce(
-            latest_ledger.latest_snapshot_at, driver_links.snapshot_at
+            latest_ledger.latest_snapshot_at, converted_drivers.snapshot_at
         ) as latest_snapshot_at
     from converted_drivers
-    left join driver_links on converted_drivers.driver_id = driver_links.driver_id
     left join latest_ledger on converted_drivers.driver_id = latest_ledger.driver_id
 
 ),

@@ -4,6 +4,15 @@ with quarantine as (
 
 ),
 
+quarantined_persons as not materialized (
+
+    select
+        driver_id,
+        person_key
+    from {{ ref('stg_canon__driver_orphan_quarantine') }}
+
+),
+
 registry as (
 
     select * from {{ ref('stg_canon__identity_registry') }}
@@ -16,29 +25,61 @@ driver_links as (
 
 ),
 
-event_persons as (
+lead_events as not materialized (
 
-    select * from {{ ref('int_lead_event_persons') }}
+    select * from {{ ref('stg_observational__lead_events') }}
 
 ),
 
+links as (
+
+    select * from {{ ref('stg_canon__identity_links') }}
+
+),
+
+-- Each count starts from the quarantine and is grouped by its driver: so a question
+-- about one driver counts the links and events of one person.
 driver_link_counts as (
 
     select
-        person_key,
+        quarantined_persons.driver_id,
         count(*) as driver_links_count
-    from driver_links
-    group by person_key
+    from quarantined_persons
+    inner join
+        driver_links
+        on quarantined_persons.person_key = driver_links.person_key
+    group by quarantined_persons.driver_id
 
 ),
 
-lead_event_counts as (
+own_event_counts as (
 
     select
-        person_key,
-        count(*) as lead_events_count
-    from event_persons
-    group by person_key
+        quarantined_persons.driver_id,
+        count(*) as events_count
+    from quarantined_persons
+    inner join
+        lead_events
+        on quarantined_persons.person_key = lead_events.person_key
+    group by quarantined_persons.driver_id
+
+),
+
+-- Events that belong to the person by the link of their lead row alone, as in
+-- int_lead_event_origins.
+linked_event_counts as (
+
+    select
+        quarantined_persons.driver_id,
+        count(*) as events_count
+    from quarantined_persons
+    inner join links on quarantined_persons.person_key = links.person_key
+    inner join lead_events
+        on
+            links.source_table = lead_events.source_table
+            and links.source_pk = lead_events.source_pk
+    where lead_events.person_key is null
+    group by quarantined_persons.driver_id
 
 ),
 
@@ -60,14 +101,18 @@ final as (
         registry.primary_full_name,
         registry.confidence_level::public.confidencelevel as confidence_level,
         coalesce(driver_link_counts.driver_links_count, 0) as driver_links_count,
-        coalesce(lead_event_counts.lead_events_count, 0) as lead_events_count,
+        coalesce(own_event_counts.events_count, 0)
+        + coalesce(linked_event_counts.events_count, 0) as lead_events_count,
         quarantine.last_recorded_at as last_updated_at
     from quarantine
     left join registry on quarantine.person_key = registry.person_key
     left join
         driver_link_counts
-        on quarantine.person_key = driver_link_counts.person_key
-    left join lead_event_counts on quarantine.person_key = lead_event_counts.person_key
+        on quarantine.driver_id = driver_link_counts.driver_id
+    left join own_event_counts on quarantine.driver_id = own_event_counts.driver_id
+    left join
+        linked_event_counts
+        on quarantine.driver_id = linked_event_counts.driver_id
     where quarantine.status is not null
 
 )

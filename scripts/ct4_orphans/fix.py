@@ -24,8 +24,9 @@ from ct4_orphans.errors import DatabaseError, RefusedError
 
 # Any constant of our own: the advisory lock that lets one execute run at a time per database.
 LOCK_KEY = 0x6F727068616E73  # "orphans"
-DRIVERS_PER_TRANSACTION = 5_000
+DRIVERS_PER_TRANSACTION = 20_000
 TRIES_PER_TRANSACTION = 3
+WORK_MEMORY = "64MB"  # a hash of a million persons without files; PostgreSQL's default is 4 MB
 PAUSES_BEFORE_CONNECTING_AGAIN = (1, 2, 4, 8)  # seconds
 
 # Someone else was in the way: the same batch can work a moment later.
@@ -338,7 +339,7 @@ def plan_for_many(connection: Connection) -> None:
     connection.execute("set local enable_nestloop = off")
     connection.execute("set local cursor_tuple_fraction = 1")  # all rows are read, not the first
     connection.execute("set local jit = off")  # seconds of compiling, for a query that runs once
-    connection.execute("set local work_mem = '64MB'")
+    connection.execute(f"set local work_mem = '{WORK_MEMORY}'")
 
 
 def _plan_parameters(options: Options) -> dict[str, Any]:
@@ -403,7 +404,7 @@ def _apply_with_retries(connection: Connection, run: seals.Run, first: int, last
 def _apply_transaction(connection: Connection, run: seals.Run, first: int, last: int) -> None:
     parameters = {"first": first, "last": last, "run_id": run.run_id}
     with connection.transaction():
-        connection.execute("set local lock_timeout = '30s'")
+        connection.execute(f"set local lock_timeout = '30s'; set local work_mem = '{WORK_MEMORY}'")
         for name in ("find_changed", "insert_links", "insert_entries"):
             connection.execute(statement(name), parameters)
         broken = connection.execute(statement("postconditions"), parameters).fetchone()

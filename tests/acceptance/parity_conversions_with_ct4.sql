@@ -5,7 +5,7 @@
 with by_lead_link as (
 
     select distinct person_key
-    from {{ ref('int_lead_event_persons') }}
+    from {{ ref('int_lead_event_origins') }}
     where is_by_lead_link
 
 ),

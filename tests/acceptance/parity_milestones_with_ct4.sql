@@ -1,13 +1,27 @@
 {{ config(enabled=var('parity_with_ct4')) }}
 -- Our lifetime milestones are CT4's, row for row, from the base tables.
-with ours as (
+with milestones as (
+
+    select
+        history.driver_id,
+        milestones.milestone_value,
+        history.days,
+        history.trips_so_far,
+        {{ row_reaching('history', 'milestones.milestone_value', 0) }} as achieved_row
+    from {{ ref('int_driver_history') }} as history
+    cross join (values (1), (5), (25)) as milestones (milestone_value)
+
+),
+
+ours as (
 
     select
         driver_id,
         milestone_value,
-        achieved_date,
-        trips_at_achieved
-    from {{ ref('int_driver_milestones') }}
+        days[achieved_row] as achieved_date,
+        trips_so_far[achieved_row] as trips_at_achieved
+    from milestones
+    where days[achieved_row] is not null
 
 ),
 

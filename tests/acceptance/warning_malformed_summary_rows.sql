@@ -2,13 +2,11 @@
 -- Rows of the hand-exported daily summary that no view can use: they are skipped, never
 -- guessed.
 select
-    summaries.driver_id,
-    summaries.date_file,
+    driver_id,
+    date_file,
     count(*) as rows_found
-from {{ ref('stg_public__summary_daily') }} as summaries
-left join {{ ref('int_summary_dates') }} as summary_dates
-    on summaries.date_file = summary_dates.date_file
+from {{ ref('int_daily_summaries') }}
 where
-    summaries.driver_id is null
-    or summary_dates.summary_date is null
-group by summaries.driver_id, summaries.date_file
+    driver_id is null
+    or activity_date is null
+group by driver_id, date_file

@@ -12,8 +12,10 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from decimal import Decimal
+from functools import total_ordering
+from math import inf, isinf
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -29,6 +31,60 @@ MACHINE_REASONS = (NO_EVENTS, REPAIR_FAILED)
 
 # "both_exact, then license_exact, then phone_exact", after the one strategy of level 1.
 STRATEGIES = ("driver_id_exact", "both_exact", "license_exact", "phone_exact")
+
+
+# --- Days -----------------------------------------------------------------------------------------
+
+DAYS_OF_400_YEARS = 146097  # after which the calendar begins anew
+
+
+@total_ordering
+@dataclass(frozen=True)
+class FarDay:
+    """A day that PostgreSQL's date holds and Python's does not: before year 1, after year 9999.
+
+    The number is what date.toordinal() would be; infinite for 'infinity' and '-infinity'.
+    """
+
+    number: float
+
+    def toordinal(self) -> float:
+        return self.number
+
+    def __lt__(self, other: date | FarDay) -> bool:
+        return self.number < other.toordinal()
+
+    def isoformat(self) -> str:
+        """As PostgreSQL writes it."""
+        if isinf(self.number):
+            return "infinity" if self.number > 0 else "-infinity"
+        turns, rest = divmod(int(self.number) - 1, DAYS_OF_400_YEARS)
+        near = date.fromordinal(rest + 1)
+        year = near.year + 400 * turns
+        text = f"{year if year > 0 else 1 - year:04}-{near.month:02}-{near.day:02}"
+        return text if year > 0 else f"{text} BC"
+
+
+AnyDay = date | FarDay
+INFINITY, MINUS_INFINITY = FarDay(inf), FarDay(-inf)
+
+
+def day_number(number: float) -> AnyDay:
+    """The day of this ordinal number."""
+    inside = 1 <= number <= date.max.toordinal()
+    return date.fromordinal(int(number)) if inside else FarDay(number)
+
+
+def day_of(year: int, month: int, day: int) -> AnyDay:
+    """A day of any year; year 0 is 1 BC."""
+    turns = (year - 1) // 400
+    near = date(year - 400 * turns, month, day)
+    return day_number(near.toordinal() + turns * DAYS_OF_400_YEARS)
+
+
+def plus(day: AnyDay, days: int) -> AnyDay:
+    """So many days later; infinity stays where it is."""
+    return day_number(day.toordinal() + days)
 
 
 # --- The tables, as far as the rules read them ----------------------------------------------------
@@ -83,7 +139,7 @@ class LeadEvent:
     id: int
     source_table: str
     source_pk: str
-    event_date: date
+    event_date: AnyDay
     person_key: UUID | None = None
     scout_id: int | None = None
     payload: str | None = None
@@ -106,8 +162,8 @@ class Rule:
     window_days: int
     milestone_trips: int
     amount: Decimal
-    valid_from: date
-    valid_to: date | None = None
+    valid_from: AnyDay
+    valid_to: AnyDay | None = None
     is_active: bool | None = True
     currency: str = "PEN"
     milestone_type: str = "trips"
@@ -228,20 +284,20 @@ class PaymentRow(NamedTuple):
     origin_tag: str
     scout_id: int | None
     driver_id: str
-    lead_date: date
+    lead_date: AnyDay
     rule_id: int
     rule_scope: str
     milestone_trips: int
     window_days: int
     currency: str
     amount: Decimal
-    rule_valid_from: date
-    rule_valid_to: date | None
+    rule_valid_from: AnyDay
+    rule_valid_to: AnyDay | None
     milestone_achieved: bool
     achieved_date: date | None
     achieved_trips_in_window: int
     is_payable: bool
-    payable_date: date | None
+    payable_date: AnyDay | None
     payment_scheme: str
 
 
@@ -783,7 +839,7 @@ class Conversion(NamedTuple):
 
     person_key: UUID
     origin_tag: str
-    lead_date: date
+    lead_date: AnyDay
     scout_id: int | None
     driver_id: str | None
 
@@ -937,23 +993,23 @@ def payment(
 
 
 def achievement(
-    world: World, lead_date: date, driver_id: str, rule: Rule
+    world: World, lead_date: AnyDay, driver_id: str, rule: Rule
 ) -> tuple[date | None, int]:
     """ "Within [lead_date, lead_date + window_days) the first day whose cumulative trips …"."""
-    end = lead_date + timedelta(days=rule.window_days)
+    end = plus(lead_date, rule.window_days)
     window = [day for day in days_of(world, driver_id) if lead_date <= day.day < end]
     if rule.milestone_type == "connection":
         return connected(window) or (None, 0)
     return reached(window, rule.milestone_trips) or (None, 0)
 
 
-def payable_date(scope: str, origin_tag: str, achieved_date: date | None) -> date | None:
+def payable_date(scope: str, origin_tag: str, achieved_date: date | None) -> AnyDay | None:
     """ "+ 14 days (partner), + 7 (scout, cabinet), + 30 (scout, fleet_migration)"."""
     scout_terms = {"cabinet": 7, "fleet_migration": 30}
     term = 14 if scope == "partner" else scout_terms.get(origin_tag)
     if achieved_date is None or term is None:
         return None
-    return achieved_date + timedelta(days=term)
+    return plus(achieved_date, term)
 
 
 def payment_scheme(scope: str, rule: Rule) -> str:
@@ -1002,9 +1058,7 @@ def funnel_row(
     latest = max(converted, key=lambda row: row.lead_date, default=None)
     since = [day for day in days if latest and day.day >= latest.lead_date]
     connection = connected(since)
-    trips_30d = sum(
-        day.trips for day in since if latest and day.day < latest.lead_date + timedelta(days=30)
-    )
+    trips_30d = sum(day.trips for day in since if latest and day.day < plus(latest.lead_date, 30))
     milestones = {trips: found[0] for trips in (1, 5, 25) if (found := reached(days, trips))}
     highest = max(milestones, default=None)
     return FunnelRow(

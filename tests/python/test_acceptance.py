@@ -664,6 +664,21 @@ HARMLESS = [
             {},
         ),
     ),
+    *cases_of(
+        "parity_milestones_with_ct4",
+        (
+            "a driver of few trips, in two parks, some of them taken back",
+            "insert into public.summary_daily values ('few', '01-02-2025', 3, 1),"
+            " ('few', '02-02-2025', -2, 1), ('few', '02-02-2025', 1, 1)",
+            {},
+        ),
+        (
+            "a driver whose trips were all taken back",
+            "insert into public.summary_daily values ('none', '01-02-2025', 30, 1),"
+            " ('none', '01-02-2025', -30, 1)",
+            {},
+        ),
+    ),
 ]
 
 

@@ -29,7 +29,7 @@ FOUR = [
     "v_payment_calculation",
     "v_ct4_eligible_drivers",
 ]
-SEEDS = ["evidence_strategies", "lead_sources", "milestones", "payment_terms"]
+SEEDS = ["evidence_strategies", "lead_sources", "payment_terms"]
 
 COLUMNS = {
     "v_driver_orphans": """

@@ -92,7 +92,7 @@ def test_a_mutant_is_the_text_with_one_place_changed() -> None:
 
 def test_every_rule_file_has_mutants_and_no_two_have_the_same_name() -> None:
     files = all_mutants()
-    rules = ["int_orphan_drivers", "int_rule_achievements", "v_ct4_eligible_drivers", "window_end"]
+    rules = ["int_orphan_drivers", "int_rule_outcomes", "v_ct4_eligible_drivers", "window_end"]
     rules += ["find_changed", "resolve", "criterion_1_drivers_without_lead_outside_quarantine"]
     assert {*rules} <= {Path(path).stem for path in files}
     for path, found in files.items():
@@ -176,12 +176,12 @@ def test_nothing_is_red_as_long_as_nothing_is_broken(checks: Checks) -> None:
         (
             "models/ops/v_cabinet_funnel_status.sql",
             "dropped: not exists ( select 1 from excluded_drivers"
-            " where excluded_drivers.driver_id = drivers.driver_id )",
+            " where excluded_drivers.driver_id = driver_activity.driver_id )",
             "criterion_2_excluded_drivers_in_funnel",
         ),
         (
-            "models/intermediate/int_conversion_rules.sql",
-            "<= -> <: conversions.lead_date <= rules.valid_to",
+            "macros/rules/rule_applies.sql",
+            "<= -> <: lead_date <= {{ rules }}",
             "unit test",
         ),
         (

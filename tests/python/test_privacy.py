@@ -451,8 +451,9 @@ def test_rows_that_verify_shows_of_a_red_check_have_no_licence_and_no_phone(
     execute(
         settings,
         f"create schema ct4_orphans_audit; create view ct4_orphans_audit.{name} as"
-        " select event_id, kind, value, 2 as rows_found"
-        " from ct4_orphans.int_lead_event_identifiers",
+        " select event_id, split_part(identifier, ':', 1) as kind,"
+        " split_part(identifier, ':', 2) as value, 2 as rows_found"
+        " from ct4_orphans.int_lead_source_identifiers",
     )
     with connect(settings, read_only=True) as connection:
         shown = list(verify.violators(connection, [verify.Check(name, "fail", 1)]))

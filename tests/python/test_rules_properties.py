@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from itertools import accumulate, pairwise
 from typing import Any
 from uuid import UUID
 
@@ -21,14 +23,20 @@ import pytest
 import reading
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from psycopg import sql
+from psycopg.adapt import Loader
 from reading import (
     CABINET_LEADS,
     DRIVERS,
+    INFINITY,
     MIGRATIONS,
+    MINUS_INFINITY,
     NO_EVENTS,
     REPAIR_FAILED,
     SCOUTING,
+    AnyDay,
     Attribution,
+    Conversion,
+    Day,
     EligibleRow,
     EvidenceRow,
     FunnelRow,
@@ -46,12 +54,13 @@ from reading import (
     SummaryRow,
     World,
     YangoRow,
+    day_of,
 )
-from worlds import PEOPLE, insert_world, worlds
+from worlds import BAD_DATES, ODD_DATES, PEOPLE, insert_world, worlds
 
 # After ten worlds Hypothesis only varies, five times each, the ones it has. So many short batches
-# see three times as many different worlds as one long run; and they can run side by side.
-BATCH = 20
+# see far more different worlds than one long run; and they can run side by side.
+BATCH = 10
 BATCHES = max(1, int(os.environ.get("ORPHANS_TEST_WORLDS", "200")) // BATCH)
 
 settings.register_profile(
@@ -68,8 +77,20 @@ RULES = settings.get_profile("rules")
 # --- The views agree with the reading -------------------------------------------------------------
 
 
+class AnyDayLoader(Loader):
+    """PostgreSQL's dates, those too that Python's date cannot hold."""
+
+    def load(self, data: Any) -> AnyDay:
+        text = bytes(data).decode()
+        if text.endswith("infinity"):
+            return MINUS_INFINITY if text.startswith("-") else INFINITY
+        year, month, day = map(int, text.removesuffix(" BC").split("-"))
+        return day_of(1 - year if text.endswith(" BC") else year, month, day)
+
+
 def read_view(cursor: psycopg.Cursor[Any], view: str, row_type: Any) -> list[Any]:
     """All rows of one of the drop-in views, by the names of its columns."""
+    cursor.adapters.register_loader("date", AnyDayLoader)
     columns = sql.SQL(", ").join(map(sql.Identifier, row_type._fields))
     cursor.execute(sql.SQL("select {} from {}").format(columns, sql.Identifier("ops", view)))
     return [row_type(*row) for row in cursor.fetchall()]
@@ -244,6 +265,45 @@ eligible cabinet
 eligible fleet_migration
 eligible by both origins
 not eligible: ambiguous
+a person's drivers tie on linked_at
+a lifetime milestone is lost again
+a lifetime milestone is lost and reached again
+one row of a day reaches a milestone, the day does not
+a day's rows have work, its sum has not
+a day's rows sum up to less than nothing
+several rows of a day make one milestone
+lifetime trips below zero
+a milestone of a rule is lost again in the window
+a milestone of a rule is reached, though earlier trips were more
+a milestone of a rule is missed, though a lifetime has it
+a negative number of trips in 30 days
+connection before trips
+trips before connection
+the lead is before all days
+the lead is among the days
+the lead is after all days
+days that are none of the calendar only
+no trips only
+unknown trips only
+numbers at the end of their type
+payment of a lead of the year 1
+payment of a lead after all years
+payment of a lead before all years
+achieved before 2010
+achieved after 2039
+achieved on the last day there is
+achieved on the first day there is
+connected before 2010
+connected after 2039
+a window from 2009 into 2010
+a window from 2039 into 2040
+several origins with different lead dates
+achieved by leads of different dates
+an event without person begins a conversion of others with one
+a person of an event is known only by the lead link
+an origin by the lead ledger
+an unknown origin
+the newest driver of a person is excluded, the other shown
 """.strip().splitlines()
 
 
@@ -256,6 +316,10 @@ def situations(world: World) -> set[str]:
         *(f"funnel {row.funnel_status}" for row in reading.funnel(world)),
         *(f"funnel {tag_kind(row.origin_tag)}" for row in reading.funnel(world)),
         *eligible_situations(world),
+        *person_situations(world),
+        *conversion_situations(world),
+        *window_situations(world),
+        *(slip for row in reading.funnel(world) for slip in day_situations(world, row)),
     }
 
 
@@ -333,9 +397,145 @@ def eligible_situations(world: World) -> Iterator[str]:
             yield f"not eligible: {status}"
 
 
+def person_situations(world: World) -> Iterator[str]:
+    shown = {row.driver_id for row in reading.funnel(world)}
+    for key in PEOPLE:
+        links = [link for link in reading.driver_links(world) if link.person_key == key]
+        newest = reading.driver_of_person(world, key)
+        if newest not in shown and any(link.source_pk in shown for link in links):
+            yield "the newest driver of a person is excluded, the other shown"
+        latest = max((link.linked_at for link in links), default=None)
+        if [link.linked_at for link in links].count(latest) > 1 and newest in shown:
+            yield "a person's drivers tie on linked_at"
+
+
+def conversion_situations(world: World) -> Iterator[str]:
+    shown = {row.driver_id for row in reading.funnel(world)}
+    known = replace(world, lead_events=[event for event in world.lead_events if event.person_key])
+    dates = {(row.person_key, row.origin_tag): row.lead_date for row in reading.conversions(known)}
+    without_ledger = set(reading.conversions(replace(world, lead_ledger=[])))
+    origins: dict[str, list[Conversion]] = defaultdict(list)
+    for row in reading.conversions(world):
+        if row.driver_id not in shown:
+            continue
+        origins[row.driver_id].append(row)
+        if (row.person_key, row.origin_tag) not in dates:
+            yield "a person of an event is known only by the lead link"
+        elif row.lead_date < dates[row.person_key, row.origin_tag]:
+            yield "an event without person begins a conversion of others with one"
+        if row.origin_tag == "unknown":
+            yield "an unknown origin"
+        elif row not in without_ledger:
+            yield "an origin by the lead ledger"
+        yield from lead_day_situations(reading.days_of(world, row.driver_id), row.lead_date)
+    if any(len({row.lead_date for row in rows}) > 1 for rows in origins.values()):
+        yield "several origins with different lead dates"
+
+
+def lead_day_situations(days: list[Day], lead_date: AnyDay) -> Iterator[str]:
+    if days and lead_date < days[0].day:
+        yield "the lead is before all days"
+    elif days and lead_date > days[-1].day:
+        yield "the lead is after all days"
+    elif len(days) > 2 and days[0].day < lead_date < days[-1].day:
+        yield "the lead is among the days"
+
+
+def window_situations(world: World) -> Iterator[str]:
+    achieved = defaultdict(set)
+    for row in reading.payments(world):
+        days = reading.days_of(world, row.driver_id)
+        end = reading.plus(row.lead_date, row.window_days)
+        window = [day for day in days if row.lead_date <= day.day < end]
+        if row.lead_date == date.min:
+            yield "payment of a lead of the year 1"
+        if row.lead_date > date.max:
+            yield "payment of a lead after all years"
+        if row.lead_date < date.min:
+            yield "payment of a lead before all years"
+        for first, second in ((2009, 2010), (2039, 2040)):
+            if {first, second} <= {day.day.year for day in window}:
+                yield f"a window from {first} into {second}"
+        if not row.milestone_achieved:
+            if reading.reached(days, row.milestone_trips):
+                yield "a milestone of a rule is missed, though a lifetime has it"
+            continue
+        achieved[row.driver_id].add(row.lead_date)
+        yield from far_situations("achieved", row.achieved_date)
+        if row.achieved_date == date.max:
+            yield "achieved on the last day there is"
+        if row.achieved_date == date.min:
+            yield "achieved on the first day there is"
+        since = [total for day, total in totals(window) if day >= row.achieved_date]
+        if min(since) < row.milestone_trips:
+            yield "a milestone of a rule is lost again in the window"
+        then = dict(totals(days))[row.achieved_date]
+        if any(total >= then for day, total in totals(days) if day < row.lead_date):
+            yield "a milestone of a rule is reached, though earlier trips were more"
+    if any(len(dates) > 1 for dates in achieved.values()):
+        yield "achieved by leads of different dates"
+
+
+def far_situations(what: str, day: date) -> Iterator[str]:
+    if day.year < 2010:
+        yield f"{what} before 2010"
+    if day.year > 2039:
+        yield f"{what} after 2039"
+
+
+def totals(days: list[Day]) -> list[tuple[date, int]]:
+    """The trips up to and on each of these days."""
+    return list(zip((day.day for day in days), accumulate(day.trips for day in days), strict=True))
+
+
+def day_situations(world: World, row: FunnelRow) -> Iterator[str]:
+    """What is odd about the days of a driver whom the funnel shows."""
+    rows = [summary for summary in world.summary_daily if summary.driver_id == row.driver_id]
+    days = reading.days_of(world, row.driver_id)
+    sums = [total for _, total in totals(days)]
+    for milestone in (1, 5, 25):
+        crossings = [total >= milestone for total in [0, *sums]]
+        changes = [now for before, now in pairwise(crossings) if now != before]
+        if False in changes:
+            yield "a lifetime milestone is lost again"
+        if len(changes) > 2:
+            yield "a lifetime milestone is lost and reached again"
+    if min(sums, default=0) < 0:
+        yield "lifetime trips below zero"
+    if row.trips_total < 0:
+        yield "a negative number of trips in 30 days"
+    if row.connected_date:
+        yield from far_situations("connected", row.connected_date)
+        if row.m1_date:
+            order = "before" if row.m1_date > row.connected_date else "after"
+            yield {"before": "connection before trips", "after": "trips before connection"}[order]
+    for day in days:
+        parks = [summary for summary in rows if reading.parse_day(summary.date_file) == day.day]
+        trips = [park.trips or 0 for park in parks]
+        work = [park.work_seconds or 0 for park in parks]
+        before = dict(totals(days))[day.day] - day.trips
+        for milestone in (1, 5, 25):
+            if before + max(trips) >= milestone > before + day.trips:
+                yield "one row of a day reaches a milestone, the day does not"
+            if before + day.trips >= milestone > before + max(trips):
+                yield "several rows of a day make one milestone"
+        if max(work) > 0 >= sum(work):
+            yield "a day's rows have work, its sum has not"
+        if max(work) > 0 > sum(work) or max(trips) > 0 > sum(trips):
+            yield "a day's rows sum up to less than nothing"
+    if rows and not days:
+        yield "days that are none of the calendar only"
+    if days and all(summary.trips is None for summary in rows):
+        yield "unknown trips only"
+    if len(days) > 1 and all(summary.trips == 0 for summary in rows):
+        yield "no trips only"
+    if any(summary.work_seconds == 2**63 - 1 for summary in rows):
+        yield "numbers at the end of their type"
+
+
 def test_the_worlds_contain_every_situation() -> None:
     seen: Counter[str] = Counter()
-    for number in range(10):
+    for number in range(200 // BATCH):
 
         @seed(number)
         @settings(RULES, phases=[Phase.generate])
@@ -389,6 +589,19 @@ def day(driver_id: str, after: int, trips: int | None, work: int | None = 60) ->
 def rule(number: int, trips: int, tag: str = "cabinet", days: int = 14, **changes: Any) -> Rule:
     values: dict[str, Any] = {"amount": Decimal("100.00"), "valid_from": date(2025, 1, 1)} | changes
     return Rule(number, tag, days, trips, **values)
+
+
+def days(driver_id: str, *texts: str | None, trips: int = 1, work: int = 60) -> list[SummaryRow]:
+    return [SummaryRow(driver_id, text, trips, work) for text in texts]
+
+
+def terms(tag: str) -> list[Rule]:
+    """Rules for each milestone in a short and a long window, valid since ever."""
+    milestones = [(trips, days) for trips in (1, 2, 5, 25) for days in (7, 30)]
+    return [
+        rule(number, trips, tag, days, valid_from=MINUS_INFINITY)
+        for number, (trips, days) in enumerate(milestones, 1)
+    ]
 
 
 CROWD = [UUID(f"00000000-0000-4000-8000-0000000001{number:02}") for number in range(14)]
@@ -498,6 +711,117 @@ RARE = {
         ],
         partner_rules=[rule(n, trips, "b") for n, trips in ((1, 1), (2, 3), (3, 90))],
         summary_daily=[day(A, 0, 1), day(A, 1, 3), day(B, 2, 2), day(B, 3, 2)],
+    ),
+    "trips and work taken back": World(
+        persons=[Person(person) for person in (ANA, BETO, CARLA)],
+        links=[driver(ANA, A, 1), driver(BETO, B, 2), driver(CARLA, C, 3)],
+        lead_events=[
+            event(n, {}, CABINET_LEADS, person_key=person)
+            for n, person in enumerate((ANA, BETO, CARLA))
+        ],
+        partner_rules=terms("cabinet"),
+        summary_daily=[
+            # Before the lead: more than what it has since.
+            *(day(A, -9, 25, 60), day(A, -8, -24, -60), day(A, -1, 2), day(A, -1, -2)),
+            *(day(A, 0, 1, 0), day(A, 1, 4), day(A, 2, -5), day(A, 3, 25), day(A, 4, -30)),
+            *(day(A, 5, 5), day(A, 6, 30), day(A, 7, -90)),
+            # Within a day, in one park or the other; the next day makes it up to the second.
+            *(day(B, 0, 25, 3600), day(B, 0, -25, -3600), day(B, 1, -3, 3600), day(B, 1, 4, -3600)),
+            *(day(B, 2, 1, 3600), day(B, 2, None, -3599), day(B, 3, 3, 60), day(B, 3, 20, None)),
+            # All of it after the window, or before the lead.
+            *(day(C, -3, 25), day(C, 0, 0, -1), day(C, 3, -25, 0), day(C, 29, 24, 0)),
+            *(day(C, 30, 1), day(C, 31, 25)),
+        ],
+    ),
+    "the ends of a decade": World(
+        persons=[Person(ANA), Person(BETO)],
+        links=[driver(ANA, A, 1), driver(BETO, B, 2)],
+        lead_events=[
+            event(1, {}, CABINET_LEADS, person_key=ANA, event_date=date(2009, 12, 29)),
+            event(2, {}, CABINET_LEADS, person_key=BETO, event_date=date(2039, 12, 29)),
+            event(3, {}, MIGRATIONS, person_key=ANA, event_date=date(2010, 1, 1)),
+            event(4, {}, MIGRATIONS, person_key=BETO, event_date=date(2040, 1, 1)),
+        ],
+        scout_rules=terms("fleet_migration"),
+        partner_rules=terms("cabinet"),
+        summary_daily=[
+            *days(A, "28-12-2009", "31-12-2009", "01-01-2010", "05-01-2010", trips=2),
+            *days(B, "28-12-2039", "31-12-2039", "01-01-2040", "05-01-2040", trips=2),
+        ],
+    ),
+    "the ends of the calendar": World(
+        persons=[Person(person) for person in CROWD],
+        links=[driver(person, f"{n:032x}", n) for n, person in enumerate(CROWD)],
+        lead_events=[
+            event(n, {}, CABINET_LEADS, person_key=CROWD[n], event_date=lead_date)
+            for n, lead_date in enumerate(
+                [
+                    *(MINUS_INFINITY, day_of(-4712, 1, 1), date.min, date(2, 1, 1), DAY),
+                    *(date(9999, 12, 1), date.max, day_of(10000, 1, 1), INFINITY),
+                ]
+            )
+        ],
+        partner_rules=[
+            *terms("cabinet"),
+            rule(20, 7, days=1_000_000, valid_from=MINUS_INFINITY, valid_to=INFINITY),
+        ],
+        summary_daily=[
+            row
+            for n in range(len(CROWD))
+            for row in days(
+                f"{n:032x}", "01-01-0001", "02-01-0001", "10-03-2025", "30-12-9999", "31-12-9999"
+            )
+        ],
+    ),
+    "dates that are none, and dates that are": World(
+        persons=[Person(ANA), Person(BETO)],
+        links=[driver(ANA, A, 1), driver(BETO, B, 2)],
+        lead_events=[
+            event(n, {}, CABINET_LEADS, person_key=person, event_date=MINUS_INFINITY)
+            for n, person in enumerate((ANA, BETO))
+        ],
+        partner_rules=terms("cabinet"),
+        summary_daily=[*days(A, *BAD_DATES), *days(B, *BAD_DATES, *ODD_DATES)],
+    ),
+    "leads with days of their own": World(
+        persons=[Person(ANA)],
+        links=[driver(ANA, A, 1), lead(ANA, CABINET_LEADS, "2"), lead(ANA, "elsewhere", "5", 51)],
+        lead_ledger=[Attribution(ANA, "referral")],
+        lead_events=[
+            event(1, {}, CABINET_LEADS, person_key=ANA),
+            event(2, {}, CABINET_LEADS, event_date=DAY - timedelta(days=2)),
+            event(3, {}, MIGRATIONS, person_key=ANA, event_date=DAY + timedelta(days=2)),
+            event(4, None, "elsewhere", person_key=ANA, event_date=DAY + timedelta(days=4)),
+            event(5, None, "elsewhere", event_date=DAY + timedelta(days=3)),
+        ],
+        scout_rules=[*terms("fleet_migration"), rule(20, 1, "referral"), rule(21, 3, "referral")],
+        partner_rules=terms("cabinet"),
+        summary_daily=[day(A, after, 1) for after in range(-4, 8)],
+    ),
+    "a lead ledger that says nothing, of a person with drivers linked at once": World(
+        persons=[Person(ANA), Person(BETO)],
+        links=[
+            *(driver(ANA, key, n, linked_at=NOON) for n, key in ((2, A), (3, B), (1, C))),
+            driver(BETO, "d" * 32, 4),
+        ],
+        lead_ledger=[Attribution(ANA, None), Attribution(BETO, "")],
+        lead_events=[
+            event(1, None, "elsewhere", person_key=ANA),
+            event(2, None, "elsewhere", person_key=BETO),
+        ],
+        partner_rules=[rule(1, 1, "unknown"), rule(2, 1, "")],
+        summary_daily=[day(key, 0, 1) for key in (A, B, C, "d" * 32)],
+    ),
+    "numbers at the end of their type": World(
+        persons=[Person(ANA), Person(BETO)],
+        links=[driver(ANA, A, 1), driver(BETO, B, 2)],
+        lead_events=[event(n, {}, CABINET_LEADS, person_key=PEOPLE[n]) for n in (0, 1)],
+        partner_rules=terms("cabinet"),
+        summary_daily=[
+            *[day(A, after, 2**31 - 1, 2**63 - 1) for after in (0, 0, 0, 1)],
+            *[day(B, after, -(2**31), -(2**63)) for after in (0, 0, 0, 1)],
+            *[day(B, 2, 2**31 - 1, 2**63 - 1) for _ in range(5)],
+        ],
     ),
     "yango rows of one snapshot": World(
         persons=[Person(ANA)],

@@ -2,7 +2,9 @@
 
 The pools are small, so that phones, licences, ids and dates collide all the time. Everything that
 ct4-database.md says can occur in production occurs here: NULL and non-object payloads, numeric
-ids, malformed and impossible dates, several rows a day, persons with two drivers or none.
+ids, malformed and impossible dates, several rows a day, corrections (negative trips and work) of
+that day or another, persons with two drivers or none. Most worlds play in January 2025, others at
+the end of a decade, of a leap February, or of the calendar.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from psycopg import sql
 from psycopg.types.json import Json
 from reading import (
     DRIVERS,
+    INFINITY,
     LEAD_SOURCES,
     MIGRATIONS,
+    MINUS_INFINITY,
     NO_EVENTS,
     REPAIR_FAILED,
+    AnyDay,
     Attribution,
+    FarDay,
     IndexedDriver,
     LeadEvent,
     Link,
@@ -36,6 +42,7 @@ from reading import (
     SummaryRow,
     World,
     YangoRow,
+    day_of,
 )
 
 PEOPLE = [UUID(f"00000000-0000-4000-8000-00000000000{number}") for number in range(1, 6)]
@@ -66,28 +73,106 @@ NO_PHONES = [None, "", "1234567", "987", "---", "٩٨٧٦٥٤٣٢١"]
 
 TAGS = ["cabinet", "fleet_migration", "referral", "unknown", "", "7"]
 LEAD_DAY = date(2025, 1, 15)
-EVENT_DATES = [LEAD_DAY + timedelta(days=days) for days in (-2, -1, 0, 0, 1)]
+# The day around which a world plays. A view may keep a calendar of some decades, and work in whole
+# months or years.
+ANCHORS = [
+    *[LEAD_DAY] * 6,
+    *[date(2009, 12, 30), date(2039, 12, 30)] * 4,
+    *[date.min, date.max - timedelta(days=1)] * 3,
+    *[date(2010, 1, 2), date(2040, 1, 1), date(2024, 2, 27), date(2100, 2, 27)],
+]
+EVENT_OFFSETS = [-2, -1, 0, 0, 1]
+FAR_OFFSETS = [-25, -6, 4, 14, 30]
+ODD_EVENT_DATES: list[AnyDay] = [
+    *[MINUS_INFINITY] * 4,
+    *[date.min, INFINITY] * 2,
+    date.max,
+    day_of(-4712, 1, 1),
+    day_of(5874897, 12, 31),
+    date(2009, 12, 31),
+    date(2040, 1, 1),
+]
 # Around the edges of windows of 1, 7, 14 and 30 days.
 SUMMARY_OFFSETS = [-20, -3, -2, -1, 0, 0, 0, 1, 1, 2, 5, 6, 7, 8, 12, 13, 14, 15, 28, 29, 30, 31]
+EARLIER_OFFSETS = [-28, -20, -15, -8, -4, -3, -2, -1]
+TAKEN_BACK_OFFSETS = [-12, -10, -8, -7, -6, -5, 0, 1, 2]
+BUSY_OFFSETS = [-8, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 29, 30]
+ODD_DATES = [
+    "01-01-0001",
+    "31-12-9999",
+    "31-12-2009",
+    "01-01-2010",
+    "31-12-2039",
+    "01-01-2040",
+    "29-02-2000",
+    "29-02-2024",
+]
 BAD_DATES = [
     "31-02-2025",
     "29-02-2025",
+    "29-02-1900",
+    "31-04-2025",
+    "32-01-2025",
     "00-01-2025",
-    "1-2-2025",
+    "16-00-2025",
+    "00-00-0000",
     "01-13-2025",
     "01-01-0000",
-    " 01-02-2025",
+    "1-2-2025",
+    "16-1-2025",
+    "16-01-25",
+    "16-01-20255",
+    "116-01-2025",
+    "-6-01-2025",
+    "+6-01-2025",
+    " 6-01-2025",
+    " 16-01-2025",
+    "16-01-2025 ",
+    "16 - 01 - 2025",
     "16-01-2025\n",
+    "\n16-01-2025",
+    "16-01-2025\n17-01-2025",
+    "16-01-2025\t",
+    "16-01-2025\u00a0",
+    "16-01-2025 00:00:00",
+    "16-01-2025 BC",
+    "16-JAN-2025",
     "2025-01-16",
     "16/01/2025",
+    "16012025",
+    "16\u201101\u20112025",
+    "١٦-٠١-٢٠٢٥",
+    "１６-０１-２０２５",
+    "16-01-٢٠٢٥",
+    "infinity",
+    "today",
     "abc",
+    " ",
     "",
     None,
 ]
+# What a driver's exporter writes: numbers of trips, and work seconds.
+TRIPS = [1, 0, 0, None, 2, 4, 5, 20, 24, 25]
+WORK = [3600, 0, None, 1]
+CORRECTIONS = [-1, -3, -24, -1, -3, -24, -5, -25]
+WORK_CORRECTIONS = [-1, -3600, -7200]
+HABITS: dict[str, tuple[list[int | None], list[int | None]]] = {
+    "usual": (TRIPS, WORK),
+    "corrected": ([25, 24, 5, 4, 3, 1, *TRIPS, *CORRECTIONS], [*WORK * 2, *WORK_CORRECTIONS]),
+    "seldom": ([0, 0, None, 1, 1, 2, -1], [3600, 1, 3600, 0]),
+    "idle": ([0], WORK),
+    "unknown": ([None], WORK),
+    "without work": (TRIPS, [0, None, -1]),
+    "absurd": ([2**31 - 1, -(2**31), 25, None], [2**63 - 1, -(2**63), 1]),
+}
+EACH_HABIT = ["usual"] * 5 + ["corrected"] * 9 + ["seldom"] * 4
+EACH_HABIT += ["idle", "unknown", "without work", "absurd"]
 # Indexes of the driver an event is about, and of a driver (the same, often) of the same person.
 About = tuple[int, int]
 
 EVENT_COUNTS = [3, 0, 1, 4, 5, 6, 7, 8, 9]
+ROW_COUNTS = [2, 0, 1, 3, 4, 5]
+BUSY_ROW_COUNTS = [4, 3, 5, 6, 7, 8, 9]
 MOMENTS = [
     datetime(2025, 1, 10, 12, tzinfo=timezone.utc),
     datetime(2025, 1, 11, 2, 30, tzinfo=timezone.utc),  # still 10 January in Lima
@@ -154,9 +239,9 @@ def persons(draw: st.DrawFn) -> list[Person]:
 
 
 @st.composite
-def owned_links(draw: st.DrawFn) -> list[tuple[UUID, str, str]]:
+def owned_links(draw: st.DrawFn, busy: bool) -> list[tuple[UUID, str, str]]:
     """Links of most drivers: the first people mostly have two, the last ones none."""
-    owners = PEOPLE[:3] * 3 + PEOPLE[3:] + [None]
+    owners = (PEOPLE[:2] * 4 if busy else PEOPLE[:3] * 3) + PEOPLE[2:] + [None]
     owned = [(draw(pick(owners)), DRIVERS, driver_id) for driver_id in DRIVER_POOL]
     return [(person, table, key) for person, table, key in owned if person is not None]
 
@@ -164,9 +249,14 @@ def owned_links(draw: st.DrawFn) -> list[tuple[UUID, str, str]]:
 @st.composite
 def lead_rows_linked(draw: st.DrawFn, events: list[LeadEvent]) -> list[tuple[UUID, str, str]]:
     """Links of some events' own rows, of leads without an event, of rows that are no lead."""
-    rows = [(event.source_table, event.source_pk) for event in events if draw(one_in(6))]
+    rows = [
+        (event.source_table, event.source_pk)
+        for event in events
+        if draw(one_in(6 if event.person_key else 3))
+    ]
     rows += [(table, "90") for table in (*LEAD_SOURCES, OTHER_SOURCE) if draw(one_in(7))]
-    return [(draw(pick(PEOPLE)), table, key) for table, key in rows if table != DRIVERS]
+    owners = [event.person_key for event in events if event.person_key] * 2 + PEOPLE
+    return [(draw(pick(owners)), table, key) for table, key in rows if table != DRIVERS]
 
 
 @st.composite
@@ -309,7 +399,9 @@ def payloads(about: About) -> st.SearchStrategy[str | None]:
 
 
 @st.composite
-def lead_event(draw: st.DrawFn, number: int, owners: dict[str, UUID]) -> LeadEvent:
+def lead_event(
+    draw: st.DrawFn, number: int, owners: dict[str, UUID], dates: list[AnyDay], busy: bool
+) -> LeadEvent:
     """An event, also of a source that is no lead source, even of a driver's own row."""
     source = draw(pick([*LEAD_SOURCES, MIGRATIONS] * 5 + [OTHER_SOURCE] * 4 + [DRIVERS]))
     driver = draw(st.integers(0, len(DRIVER_POOL) - 1))
@@ -319,18 +411,29 @@ def lead_event(draw: st.DrawFn, number: int, owners: dict[str, UUID]) -> LeadEve
         id=number,
         source_table=source,
         source_pk=draw(pick(DRIVER_POOL if source == DRIVERS else "123456789")),
-        event_date=draw(pick(EVENT_DATES)),
-        person_key=draw(pick([None] * 11 + [person_key] * 8 + PEOPLE)),
+        event_date=draw(pick(dates)),
+        person_key=draw(pick([None] * (5 if busy else 11) + [person_key] * 8 + PEOPLE)),
         scout_id=draw(pick([1, 2, 3, None])),
         payload=draw(payloads((driver, draw(pick(others))))),
     )
 
 
 @st.composite
-def lead_events(draw: st.DrawFn, owners: dict[str, UUID]) -> list[LeadEvent]:
-    """A few events of different rows."""
-    events = [draw(lead_event(number, owners)) for number in range(1, draw(pick(EVENT_COUNTS)) + 1)]
+def lead_events(
+    draw: st.DrawFn, owners: dict[str, UUID], anchor: date, busy: bool
+) -> list[LeadEvent]:
+    """A few events of different rows; in some worlds also of days that are absurd."""
+    dates: list[AnyDay] = [shifted(anchor, days) for days in EVENT_OFFSETS * 2 + FAR_OFFSETS]
+    dates += draw(pick([[], [], ODD_EVENT_DATES]))
+    numbers = range(1, draw(pick(EVENT_COUNTS[3:] if busy else EVENT_COUNTS)) + 1)
+    events = [draw(lead_event(number, owners, dates, busy)) for number in numbers]
     return unique(events, lambda event: (event.source_table, event.source_pk))
+
+
+def shifted(day: date, days: int) -> date:
+    """So many days later, but no further than Python's dates go."""
+    number = day.toordinal() + days
+    return date.fromordinal(min(max(number, 1), date.max.toordinal()))
 
 
 def unique(rows: Iterable[Any], key: Any) -> list[Any]:
@@ -345,22 +448,24 @@ def unique(rows: Iterable[Any], key: Any) -> list[Any]:
 
 
 @st.composite
-def rules(draw: st.DrawFn, newer: bool) -> list[Rule]:
+def rules(draw: st.DrawFn, anchor: date, busy: bool, newer: bool) -> list[Rule]:
     """Rules with ids from 1, which so occur for scouts and for partners."""
+    close = [shifted(anchor, days) for days in EVENT_OFFSETS]
+    count = draw(pick([4, 5, 6, 7, 8] if busy else [2, 1, 3, 4, 5]))
     return [
         Rule(
             id=number,
-            origin_tag=draw(pick(TAGS[:3] * 3 + TAGS[:2] * 2 + TAGS)),
-            window_days=draw(pick([7, 14, 30, 1])),
+            origin_tag=draw(pick(TAGS[:3] * 3 + TAGS[:2] * (9 if busy else 2) + TAGS)),
+            window_days=draw(pick([7, 14, 30, 1] * 5 + [60, 400, 1_000_000])),
             milestone_trips=draw(pick([1, 5, 25, 2])),
             amount=Decimal(draw(pick(["100.00", "0.50", "25.00"]))),
             currency=draw(pick(["PEN", "USD"])),
-            valid_from=draw(pick([date(2024, 1, 1)] * 15 + EVENT_DATES)),
-            valid_to=draw(pick([None] * 15 + EVENT_DATES)),
+            valid_from=draw(pick([date.min] * 3 + [MINUS_INFINITY] * 12 + close)),
+            valid_to=draw(pick([None] * 13 + [INFINITY, date.max] + close)),
             is_active=draw(pick([True] * 7 + [False])),
             milestone_type=draw(pick(["trips", "connection"])) if newer else "trips",
         )
-        for number in range(1, draw(pick([2, 1, 3, 4, 5])) + 1)
+        for number in range(1, count + 1)
     ]
 
 
@@ -379,33 +484,64 @@ def yango_rows(draw: st.DrawFn) -> YangoRow:
 
 
 @st.composite
-def summary_row(draw: st.DrawFn, driver_id: str | None) -> SummaryRow:
-    """A driver's day in one park, or what an exporter made of it."""
-    offset = draw(pick(SUMMARY_OFFSETS))
-    day = (LEAD_DAY + timedelta(days=offset)).strftime("%d-%m-%Y")
-    return SummaryRow(
-        driver_id=driver_id,
-        date_file=draw(pick([day] * 60 + BAD_DATES)),
-        trips=draw(pick([1, 0, None, 2, 4, 5, 20, 24, 25])),
-        work_seconds=draw(pick([3600, 0, None, 1])),
-    )
+def rows_of_driver(
+    draw: st.DrawFn, driver_id: str | None, anchor: date, count: int, busy: bool
+) -> list[SummaryRow]:
+    """A driver's days, a row for each park, or what an exporter made of them."""
+    habit = draw(pick(EACH_HABIT))
+    trips, work = HABITS[habit]
+    offsets = BUSY_OFFSETS if busy else SUMMARY_OFFSETS
+    offsets = offsets + EARLIER_OFFSETS if habit == "corrected" else offsets
+    rows = draw(taken_back(driver_id, anchor)) if habit == "corrected" else []
+    only_bad = draw(one_in(15))
+    for _ in range(count):
+        day = written(shifted(anchor, draw(pick(offsets))))
+        kinds = [BAD_DATES] if only_bad else [[day]] * 12 + [ODD_DATES, BAD_DATES]
+        kinds += [[row.date_file for row in rows]] * (6 if rows and not only_bad else 0)
+        date_file = draw(pick(draw(pick(kinds))))
+        rows.append(SummaryRow(driver_id, date_file, draw(pick(trips)), draw(pick(work))))
+    return rows
 
 
 @st.composite
-def summary_daily(draw: st.DrawFn) -> list[SummaryRow]:
+def taken_back(draw: st.DrawFn, driver_id: str | None, anchor: date) -> list[SummaryRow]:
+    """Trips that an exporter gives on one day and takes back on another."""
+    pairs = [
+        (draw(pick(TAKEN_BACK_OFFSETS)), draw(st.integers(0, 4)), draw(pick([25, 24, 5, 1])))
+        for _ in range(draw(pick([1, 0, 1, 2])))
+    ]
+    return [
+        SummaryRow(driver_id, written(shifted(anchor, offset)), trips, draw(pick(WORK)))
+        for first, later, number in pairs
+        for offset, trips in ((first, number), (first + later, -number))
+    ]
+
+
+def written(day: date) -> str:
+    """'DD-MM-YYYY' (strftime writes year 1 as it likes)."""
+    return f"{day.day:02}-{day.month:02}-{day.year:04}"
+
+
+@st.composite
+def summary_daily(draw: st.DrawFn, anchor: date, busy: bool) -> list[SummaryRow]:
     """Some days of most drivers, of a stranger, and of nobody."""
-    counts = {driver_id: draw(pick([2, 0, 1, 3, 4, 5])) for driver_id in [*DRIVER_POOL, None]}
-    counts[STRANGER] = draw(pick([0, 0, 1]))
+    numbers = BUSY_ROW_COUNTS if busy else ROW_COUNTS
+    counts = {driver_id: draw(pick(numbers)) for driver_id in DRIVER_POOL}
+    counts[None] = draw(pick(ROW_COUNTS))
+    counts[STRANGER] = draw(pick([0, 0, 1, 3]))
     rows = [
-        draw(summary_row(driver_id)) for driver_id, count in counts.items() for _ in range(count)
+        row
+        for driver_id, count in counts.items()
+        for row in draw(rows_of_driver(driver_id, anchor, count, busy))
     ]
     return draw(st.permutations(rows))
 
 
 @st.composite
-def quarantine_states(draw: st.DrawFn, links: list[Link]) -> list[Quarantined]:
+def quarantine_states(draw: st.DrawFn, links: list[Link], busy: bool) -> list[Quarantined]:
     """Some drivers' states, of unlinked ones too; the person on file may be another by now."""
     owners = {link.source_pk: link.person_key for link in links if link.source_table == DRIVERS}
+    once_in = draw(pick([4, 4, 1] if busy else [2, 2, 1]))
     return [
         Quarantined(
             driver_id=driver_id,
@@ -415,7 +551,7 @@ def quarantine_states(draw: st.DrawFn, links: list[Link]) -> list[Quarantined]:
             person_key=draw(pick([owners.get(driver_id), owners.get(driver_id), None, PEOPLE[4]])),
         )
         for driver_id in [*DRIVER_POOL, STRANGER]
-        if draw(one_in(2))
+        if draw(one_in(once_in))
     ]
 
 
@@ -428,9 +564,14 @@ def attributions(draw: st.DrawFn) -> list[Attribution]:
 
 @st.composite
 def worlds(draw: st.DrawFn, newer_rules: bool = False) -> World:
-    """A whole small database; newer_rules for a deployment with milestone_type."""
-    owned = draw(owned_links())
-    events = draw(lead_events({driver_id: person_key for person_key, _, driver_id in owned}))
+    """A whole small database; newer_rules for a deployment with milestone_type.
+
+    In a busy one people work and are paid; in the others more of them are in quarantine.
+    """
+    anchor, busy = draw(pick(ANCHORS)), draw(st.booleans())
+    owned = draw(owned_links(busy))
+    owners = {driver_id: person_key for person_key, _, driver_id in owned}
+    events = draw(lead_events(owners, anchor, busy))
     links = draw(numbered(owned + draw(lead_rows_linked(events))))
     return World(
         persons=draw(persons()),
@@ -439,11 +580,11 @@ def worlds(draw: st.DrawFn, newer_rules: bool = False) -> World:
         drivers=draw(public_drivers()),
         lead_events=events,
         lead_ledger=draw(attributions()),
-        scout_rules=draw(rules(newer=newer_rules)),
-        partner_rules=draw(rules(newer=False)),
+        scout_rules=draw(rules(anchor, busy, newer=newer_rules)),
+        partner_rules=draw(rules(anchor, busy, newer=False)),
         yango=draw(st.lists(yango_rows(), max_size=8)),
-        summary_daily=draw(summary_daily()),
-        quarantine=draw(quarantine_states(links)),
+        summary_daily=draw(summary_daily(anchor, busy)),
+        quarantine=draw(quarantine_states(links, busy)),
     )
 
 
@@ -543,7 +684,7 @@ def insert_events(cursor: psycopg.Cursor[Any], world: World) -> None:
                 row.id,
                 row.source_table,
                 row.source_pk,
-                row.event_date,
+                storable(row.event_date),
                 row.person_key,
                 row.scout_id,
                 None if row.payload is None else Json(row.payload, dumps=str),
@@ -566,8 +707,13 @@ def insert_rules(cursor: psycopg.Cursor[Any], table: str, rows: list[Rule]) -> N
         )
         columns += " milestone_type"
     names = columns.split()
-    values = (tuple(getattr(row, name) for name in names) for row in rows)
+    values = (tuple(storable(getattr(row, name)) for name in names) for row in rows)
     insert(cursor, f"ops.{table}", columns, values)
+
+
+def storable(value: Any) -> Any:
+    """The value as psycopg can bind it."""
+    return value.isoformat() if isinstance(value, FarDay) else value
 
 
 def insert_activity(cursor: psycopg.Cursor[Any], world: World) -> None:

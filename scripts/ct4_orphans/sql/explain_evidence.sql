@@ -1,8 +1,8 @@
 -- What speaks for a driver's person now, and what a fix would do. Both are read whole, as a fix
 -- does: for one driver PostgreSQL's estimates end in nested loops.
-with evidence as materialized (
+with verdicts as materialized (
     select *
-    from ct4_orphans.int_person_evidence
+    from ct4_orphans.int_all_orphan_verdicts
 ),
 
 plan as materialized (
@@ -20,8 +20,9 @@ select
             'rivals', rivals,
             'weak_events', weak_events
         )
-        from evidence
+        from verdicts
         where person_key = %(person_key)s
+        limit 1
     ) as evidence,
     (
         select jsonb_build_object(

@@ -24,7 +24,13 @@ where
             group by driver_id
         ) as ledger on planned.driver_id = ledger.driver_id
         left join (
-            select distinct person_key from ct4_orphans.int_lead_links
+            select distinct person_key
+            from ct4_orphans.int_lead_links
+            where person_key in (
+                select batch.person_key
+                from pg_temp.planned as batch
+                where batch.person_no between %(first)s and %(last)s
+            )
         ) as leads on planned.person_key = leads.person_key
         where
             planned.person_no between %(first)s and %(last)s

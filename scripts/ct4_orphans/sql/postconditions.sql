@@ -8,7 +8,9 @@ with batch as (
 ),
 
 persons_with_lead as (
-    select distinct person_key from ct4_orphans.int_lead_links
+    select distinct person_key
+    from ct4_orphans.int_lead_links
+    where person_key in (select batch.person_key from batch)
 )
 
 select

@@ -16,7 +16,7 @@ grant select on
     ct4_orphans.int_lead_links,
     ct4_orphans.int_orphan_drivers,
     ct4_orphans.int_excluded_drivers,
-    ct4_orphans.int_person_evidence
+    ct4_orphans.int_all_orphan_verdicts
     to {reader};
 grant select (
     driver_id,
