@@ -169,6 +169,8 @@ ES: dict[str, str] = {
     "`orphans verify`.",
     "run.done.says.one": "Se aplicó a {n} conductor.",
     "run.done.says.many": "Se aplicó a {n} conductores.",
+    "run.incomplete.says": "Terminó, pero no se aplicó todo.",
+    "run.failed.says": "No se pudo terminar.",
     "run.next.verify": "Siguiente paso: verificar con `orphans verify`, o mirar los criterios en el "
     "panel.",
     "run.next.again": "Siguiente paso: haga otra simulación para los que quedaron.",
@@ -265,8 +267,8 @@ ES: dict[str, str] = {
     "evidence.proves.license_exact": "Un evento de lead tiene la misma licencia (nivel 2).",
     "evidence.proves.phone_exact": "Un evento de lead tiene el mismo teléfono (nivel 2).",
     "evidence.rows": "Prueban el lead: {rows}.",
-    "evidence.refused.one": "{n} evento de lead coincide, pero no prueba nada: {why}.",
-    "evidence.refused.many": "{n} eventos de lead coinciden, pero ninguno prueba nada: {why}.",
+    "evidence.refused.one": "{n} evento de lead coincide, pero no prueba un lead ({why}).",
+    "evidence.refused.many": "{n} eventos de lead coinciden, pero ninguno prueba un lead ({why}).",
     "evidence.weak_only.one": "Ningún evento de lead nombra al conductor ni tiene su licencia o "
     "teléfono; {n} solo lleva la clave de su persona, que no prueba nada.",
     "evidence.weak_only.many": "Ningún evento de lead nombra al conductor ni tiene su licencia o "
@@ -276,8 +278,7 @@ ES: dict[str, str] = {
     "evidence.rivals": "Eventos rechazados",
     "evidence.weak": "Eventos débiles",
     "evidence.weak.says": "Solo llevan la clave de la persona. Son contexto para quien revisa.",
-    "rival.matched_by": "Coincide por {kinds}",
-    "rival.level": "nivel {level}",
+    "rival.matched_by": "Coincide por {kinds} (nivel {level})",
     "kind.driver_id": "id de conductor",
     "kind.license": "licencia",
     "kind.phone": "teléfono",
@@ -345,8 +346,8 @@ ES: dict[str, str] = {
     "criterion.2": "Ningún excluido se muestra ni se paga",
     "criterion.3": "Cada conductor sin lead está registrado",
     "criterion.4": "La página funciona",
-    "criterion.4.says": "Se comprueba al abrir: este panel acaba de leer la base.",
-    "criterion.4.broken": "Este panel no pudo leer la base.",
+    "criterion.4.says": "Se comprueba al abrir: el panel acaba de leer la lista de huérfanos.",
+    "criterion.4.broken": "El panel no pudo leer la lista de huérfanos.",
     "criterion.5": "La cuarentena y los leads concuerdan",
     "check.criterion_1_drivers_without_lead_outside_quarantine": "sin lead, fuera de cuarentena",
     "check.criterion_2_excluded_drivers_in_funnel": "excluidos en el embudo",
@@ -560,6 +561,8 @@ EN: dict[str, str] = {
     "run.nothing.says": "No driver needs a change. Next: verify with `orphans verify`.",
     "run.done.says.one": "Applied to {n} driver.",
     "run.done.says.many": "Applied to {n} drivers.",
+    "run.incomplete.says": "It ended, but not everything was applied.",
+    "run.failed.says": "It could not end well.",
     "run.next.verify": "Next: verify with `orphans verify`, or look at the criteria on the "
     "dashboard.",
     "run.next.again": "Next: make another dry-run for those that are left.",
@@ -654,8 +657,8 @@ EN: dict[str, str] = {
     "evidence.proves.license_exact": "A lead event has the same licence (level 2).",
     "evidence.proves.phone_exact": "A lead event has the same phone (level 2).",
     "evidence.rows": "These prove the lead: {rows}.",
-    "evidence.refused.one": "{n} lead event matches, but proves nothing: {why}.",
-    "evidence.refused.many": "{n} lead events match, but none proves anything: {why}.",
+    "evidence.refused.one": "{n} lead event matches, but does not prove a lead ({why}).",
+    "evidence.refused.many": "{n} lead events match, but none proves a lead ({why}).",
     "evidence.weak_only.one": "No lead event names the driver or has its licence or phone; {n} "
     "carries only the key of its person, which proves nothing.",
     "evidence.weak_only.many": "No lead event names the driver or has its licence or phone; {n} "
@@ -665,8 +668,7 @@ EN: dict[str, str] = {
     "evidence.rivals": "Refused events",
     "evidence.weak": "Weak events",
     "evidence.weak.says": "They carry only the person's key. They are context for a reviewer.",
-    "rival.matched_by": "Matches by {kinds}",
-    "rival.level": "level {level}",
+    "rival.matched_by": "Matches by {kinds} (level {level})",
     "kind.driver_id": "driver id",
     "kind.license": "licence",
     "kind.phone": "phone",
@@ -733,8 +735,8 @@ EN: dict[str, str] = {
     "criterion.2": "Nobody shut out is shown or paid",
     "criterion.3": "Each driver without a lead is recorded",
     "criterion.4": "The page works",
-    "criterion.4.says": "Checked by opening it: this dashboard has just read the database.",
-    "criterion.4.broken": "This dashboard could not read the database.",
+    "criterion.4.says": "Checked by opening it: the dashboard has just read the list of orphans.",
+    "criterion.4.broken": "The dashboard could not read the list of orphans.",
     "criterion.5": "Quarantine and leads agree",
     "check.criterion_1_drivers_without_lead_outside_quarantine": "without lead, not in quarantine",
     "check.criterion_2_excluded_drivers_in_funnel": "shut out, in the funnel",
@@ -935,9 +937,8 @@ class Words:
         """Say of a refused event what it matches by, why it was refused, and whose it is."""
         if kinds := rival.get("matched_by"):
             names = [self.known("kind", kind) for kind in kinds]
-            yield self("rival.matched_by", kinds=self.listed(names))
-        if level := rival.get("evidence_level"):
-            yield self("rival.level", level=level)
+            level = rival.get("evidence_level", self("none"))
+            yield self("rival.matched_by", kinds=self.listed(names), level=level)
         if len(persons := rival.get("persons") or []) > 1:
             yield self("rival.persons", persons=", ".join(map(str, persons)))
         if person := rival.get("lead_row_linked_to"):
@@ -969,8 +970,7 @@ class Words:
                 return self.many("recorded.relinked", int(found[1]), strategy=strategy)
             if kind == "refused":
                 refusals = [name.replace(" ", "_") for name in found[2].split(", ")]
-                why = self.listed([self.known("refusal", name) for name in refusals])
-                return self.many("evidence.refused", int(found[1]), why=why)
+                return self._refused(int(found[1]), refusals)
             if kind == "weak":
                 return self.many("evidence.weak_only", int(found[1]))
             if kind == "nothing":
@@ -982,11 +982,14 @@ class Words:
         says = self.known("evidence.proves", "1" if str(level) == "1" else strategy)
         return f"{says} {self('evidence.rows', rows=self.lead_rows(lead_rows))}"
 
+    def _refused(self, events: int, refusals: Sequence[str]) -> str:
+        why = "; ".join(self.known("refusal", name) for name in refusals)
+        return self.many("evidence.refused", events, why=why)
+
     def _no_proof(self, rivals: Sequence[Any], weak_events: Sequence[Any]) -> str:
         if rivals:
             refusals = dict.fromkeys(str(_row(rival).get("refusal")) for rival in rivals)
-            why = self.listed([self.known("refusal", name) for name in refusals])
-            return self.many("evidence.refused", len(rivals), why=why)
+            return self._refused(len(rivals), list(refusals))
         if weak_events:
             return self.many("evidence.weak_only", len(weak_events))
         return self("evidence.nothing")
