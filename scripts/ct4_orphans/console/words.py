@@ -1,4 +1,4 @@
-"""What the pages say, in Spanish and English: two dictionaries of equal keys, and sentences of them.
+"""What the pages say, in Spanish and English: two dictionaries of equal keys, and sentences.
 
 `backticks` in a text become <code> in a page. Sentences are composed from data (an Explanation, a
 PlannedDriver), never cut out of the English text of a command.
@@ -34,7 +34,6 @@ ES: dict[str, str] = {
     "utc": "{at} UTC",
     "none": "—",
     "yes": "Sí",
-    "no": "No",
     "details": "Detalle técnico",
     "retry": "Reintentar",
     "and": "y",
@@ -66,7 +65,6 @@ ES: dict[str, str] = {
     "card.events": "Con eventos de lead",
     "card.events.says": "{n} sin ningún evento",
     "card.updated": "Último cambio: {at}",
-    "card.share": "{percent} del total",
     "metrics.error": "No se pudo leer el resumen.",
     "by_status": "Por estado",
     "by_reason": "Por motivo de detección",
@@ -122,9 +120,6 @@ ES: dict[str, str] = {
     # fix
     "fix.title": "Arreglo",
     "fix.says": "Primero se simula y se revisa el plan; después se ejecuta exactamente ese plan.",
-    "fix.step1": "1. Simular",
-    "fix.step2": "2. Revisar",
-    "fix.step3": "3. Ejecutar",
     "fix.dry_run": "Simular (dry-run)",
     "fix.dry_run.says": "Calcula el plan y escribe un informe. No cambia nada en la base.",
     "fix.limit": "Límite de conductores",
@@ -138,7 +133,6 @@ ES: dict[str, str] = {
     "fix.no_tokens": "Esta consola es de solo lectura: se inició sin tokens. Para simular y "
     "ejecutar, cree un token con `orphans token NOMBRE --fix` y reinicie con "
     "`orphans serve --tokens ARCHIVO`.",
-    "fix.sign_in": "Para simular y ejecutar hay que iniciar sesión con un token que lo permita.",
     "fix.no_permission": "El token de esta sesión solo permite leer. Pida uno con permiso "
     "`fix` a quien administra la consola.",
     "fix.not_enabled": "La ejecución está apagada en este servidor. Quien lo administra puede "
@@ -171,8 +165,8 @@ ES: dict[str, str] = {
     "run.done.says.many": "Se aplicó a {n} conductores.",
     "run.incomplete.says": "Terminó, pero no se aplicó todo.",
     "run.failed.says": "No se pudo terminar.",
-    "run.next.verify": "Siguiente paso: verificar con `orphans verify`, o mirar los criterios en el "
-    "panel.",
+    "run.next.verify": "Siguiente paso: verificar con `orphans verify`, o mirar los "
+    "criterios en el panel.",
     "run.next.again": "Siguiente paso: haga otra simulación para los que quedaron.",
     "run.next.failed": "Revise el detalle, corrija la causa y haga otra simulación. Lo que ya se "
     "aplicó no se repite.",
@@ -183,7 +177,6 @@ ES: dict[str, str] = {
     "run.report.csv": "CSV",
     "run.drivers": "Primeros {shown} de {total} conductores",
     "run.drivers.all": "Conductores del plan",
-    "run.refused": "Rechazados: su situación cambió después de la revisión",
     "run.unfinished": "No aplicados",
     "run.col.action": "Acción",
     "run.col.why": "Por qué",
@@ -242,7 +235,6 @@ ES: dict[str, str] = {
     "problem.500": "El servidor no pudo hacerlo.",
     "problem.network": "No hay conexión con la consola. Revise que el servidor siga encendido.",
     # driver
-    "driver.title": "Conductor {driver_id}",
     "driver.back": "Volver a la lista",
     "driver.verdict": "Veredicto",
     "driver.orphan": "Es huérfano",
@@ -261,7 +253,8 @@ ES: dict[str, str] = {
     "fact.note": "Nota",
     "fact.kept_link": "Vínculo guardado por la purga",
     "driver.evidence": "Evidencia",
-    "evidence.proves.1": "Un evento de lead nombra a este conductor: la prueba más fuerte (nivel 1).",
+    "evidence.proves.1": "Un evento de lead nombra a este conductor: la prueba más fuerte "
+    "(nivel 1).",
     "evidence.proves.both_exact": "Un evento de lead tiene la misma licencia y el mismo teléfono "
     "(nivel 2).",
     "evidence.proves.license_exact": "Un evento de lead tiene la misma licencia (nivel 2).",
@@ -273,7 +266,8 @@ ES: dict[str, str] = {
     "teléfono; {n} solo lleva la clave de su persona, que no prueba nada.",
     "evidence.weak_only.many": "Ningún evento de lead nombra al conductor ni tiene su licencia o "
     "teléfono; {n} solo llevan la clave de su persona, que no prueba nada.",
-    "evidence.nothing": "Ningún evento de lead nombra al conductor ni tiene su licencia o teléfono.",
+    "evidence.nothing": "Ningún evento de lead nombra al conductor ni tiene su licencia o "
+    "teléfono.",
     "evidence.not_asked": "No es huérfano ni está en cuarentena: no hay evidencia que buscar.",
     "evidence.rivals": "Eventos rechazados",
     "evidence.weak": "Eventos débiles",
@@ -432,7 +426,6 @@ EN: dict[str, str] = {
     "utc": "{at} UTC",
     "none": "—",
     "yes": "Yes",
-    "no": "No",
     "details": "Technical detail",
     "retry": "Try again",
     "and": "and",
@@ -462,7 +455,6 @@ EN: dict[str, str] = {
     "card.events": "With lead events",
     "card.events.says": "{n} without any event",
     "card.updated": "Last change: {at}",
-    "card.share": "{percent} of the total",
     "metrics.error": "The summary could not be read.",
     "by_status": "By status",
     "by_reason": "By reason of detection",
@@ -508,16 +500,14 @@ EN: dict[str, str] = {
     "pager.next": "Next",
     "pager.last": "Last",
     "list.none.title": "No orphans are recorded yet",
-    "list.none.says": "Nobody has entered quarantine. A dry-run shows whom the fix would put there.",
+    "list.none.says": "Nobody has entered quarantine. A dry-run shows whom the fix would put "
+    "there.",
     "list.none.do": "Go to the dry-run",
     "list.no_match.title": "No driver matches",
     "list.no_match.says": "Try fewer filters, or check the beginning of the id.",
     "list.error": "The list could not be read.",
     "fix.title": "Fix",
     "fix.says": "First make a dry-run and review the plan; then execute exactly that plan.",
-    "fix.step1": "1. Dry-run",
-    "fix.step2": "2. Review",
-    "fix.step3": "3. Execute",
     "fix.dry_run": "Dry-run",
     "fix.dry_run.says": "Computes the plan and writes a report. Nothing in the database changes.",
     "fix.limit": "Limit of drivers",
@@ -531,7 +521,6 @@ EN: dict[str, str] = {
     "fix.no_tokens": "This console only reads: it was started without tokens. To make a dry-run "
     "and execute, make a token with `orphans token NAME --fix` and restart with "
     "`orphans serve --tokens FILE`.",
-    "fix.sign_in": "To make a dry-run or execute, sign in with a token that may.",
     "fix.no_permission": "The token of this session may only read. Ask whoever runs the console "
     "for one with the permission `fix`.",
     "fix.not_enabled": "Executing is switched off on this server. Whoever runs it can switch it on "
@@ -575,7 +564,6 @@ EN: dict[str, str] = {
     "run.report.csv": "CSV",
     "run.drivers": "First {shown} of {total} drivers",
     "run.drivers.all": "Drivers of the plan",
-    "run.refused": "Refused: their situation changed after the review",
     "run.unfinished": "Not applied",
     "run.col.action": "Action",
     "run.col.why": "Why",
@@ -633,7 +621,6 @@ EN: dict[str, str] = {
     "problem.503": "The database does not answer.",
     "problem.500": "The server could not do it.",
     "problem.network": "The console cannot be reached. Check that its server is still running.",
-    "driver.title": "Driver {driver_id}",
     "driver.back": "Back to the list",
     "driver.verdict": "Verdict",
     "driver.orphan": "An orphan",
@@ -664,7 +651,8 @@ EN: dict[str, str] = {
     "evidence.weak_only.many": "No lead event names the driver or has its licence or phone; {n} "
     "carry only the key of its person, which proves nothing.",
     "evidence.nothing": "No lead event names the driver or has its licence or phone.",
-    "evidence.not_asked": "It is no orphan and not in quarantine: there is no evidence to look for.",
+    "evidence.not_asked": "It is no orphan and not in quarantine: there is no evidence to look "
+    "for.",
     "evidence.rivals": "Refused events",
     "evidence.weak": "Weak events",
     "evidence.weak.says": "They carry only the person's key. They are context for a reviewer.",
@@ -808,8 +796,8 @@ LANGUAGES: dict[str, dict[str, str]] = {"es": ES, "en": EN}
 # The strings of Peru's Spanish and of English: thousands are separated by a comma in both.
 LOCALES = {"es": "es-PE", "en": "en-GB"}
 MONTHS = {
-    "es": "ene feb mar abr may jun jul ago sep oct nov dic".split(),
-    "en": "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(),
+    "es": ["ene", "feb", "mar", "abr", "may", "jun", "jul", "ago", "sep", "oct", "nov", "dic"],
+    "en": ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"],
 }
 
 # What the fix itself writes into the ledger (int_orphan_fixes, int_quarantine_releases). All else

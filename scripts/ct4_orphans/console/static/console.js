@@ -168,7 +168,9 @@ class Fix {
         if (this.watched) return;
         this.isBusy = false;
         this.enable();
-        if (answer.status === HTTP_CONFLICT) await this.attach();
+        if (answer.status !== HTTP_CONFLICT) return;
+        await this.attach();
+        if (this.watched) this.announce(this.panel.dataset.textAnother);
     }
 
     async call(path, body) {
@@ -279,7 +281,7 @@ class Fix {
         const bar = $("[data-progress]", this.place);
         const step = $("[data-step]", this.place);
         if (!bar || !step || run.state !== "running") return;
-        if (run.step === "applying" && run.drivers_total) {
+        if (run.drivers_total && run.drivers_done) {
             bar.max = run.drivers_total;
             bar.value = run.drivers_done;
         } else {
@@ -345,6 +347,7 @@ class Fix {
             const fresh = $(`[data-live="${old.dataset.live}"]`, page);
             if (fresh) old.replaceWith(document.adoptNode(fresh));
         }
+        this.announce(`${this.announcer.textContent} ${this.panel.dataset.textRefresh}`);
     }
 }
 
