@@ -89,8 +89,9 @@ def in_words(found: Audit) -> Iterator[str]:
         others = run["entries_sealed"] - run["entries"]
         with_others = f", and {others:,} of others sealed with them" if others > 0 else ""
         mode = f" {run['mode']}" if run["mode"] else ""
+        actor = f" for {run['actor']}" if run["actor"] else ""
         yield (
-            f"  {run['started_at']}  {run['command'] + mode:<14} by {run['run_by']}: "
+            f"  {run['started_at']}  {run['command'] + mode:<14} by {run['run_by']}{actor}: "
             f"{run['entries']:,} entries{with_others}{end}  ({run['run_id']})"
         )
     for line in found.remembered:
@@ -175,7 +176,7 @@ def _runs(connection: Connection) -> list[Row]:
     return rows(
         connection,
         "select run_id, command, run_by, entries, entries_sealed, ended_at,"
-        " parameters ->> 'mode' as mode,"
+        " parameters ->> 'mode' as mode, parameters ->> 'actor' as actor,"
         " to_char(started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as started_at"
         " from canon.driver_orphan_quarantine_runs order by last_seal_no desc limit %s",
         [RUNS_SHOWN],
