@@ -47,6 +47,12 @@ SORTS = get_args(Sort)
 NEWEST_FIRST = ("detected_at", "last_updated_at")  # what a first click on a date means
 STATS = ("processed", "resolved_relinked", "quarantined", "released", "links_created")
 STATS_IF_ANY = ("changed", "refused", "already_applied", "not_reached", "links_skipped", "errors")
+VIEWS = (
+    "ops.v_driver_orphans",
+    "ops.v_cabinet_funnel_status",
+    "ops.v_ct4_eligible_drivers",
+    "ops.v_payment_calculation",
+)
 CRITERIA = ("1", "2", "3", "4", "5")
 
 T = TypeVar("T")
@@ -275,6 +281,7 @@ TEMPLATES.globals |= {
     "statuses": [status.value for status in Status],
     "reasons": [reason.value for reason in Reason],
     "drivers_shown": DRIVERS_SHOWN,
+    "views": VIEWS,
     "stats_shown": STATS,
     "stats_if_any": STATS_IF_ANY,
 }
