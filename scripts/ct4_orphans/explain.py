@@ -112,12 +112,13 @@ def _next(plan: Row | None) -> str:
 
 def _entry(entry: Row) -> str:
     status = entry["status"] or "(no state)"
+    actor = f" for {entry['actor']}" if entry["actor"] else ""
     run = f", run {entry['run_id']}" if entry["run_id"] else ""
     undoes = f", undoes run {entry['undoes_run_id']}" if entry["undoes_run_id"] else ""
     why = f": {entry['explanation']}" if entry["explanation"] else ""
     return (
         f"{entry['revision']}. {_minute(entry['recorded_at'])} {status} "
-        f"({entry['detected_reason']}) by {entry['recorded_by']}{run}{undoes}{why}"
+        f"({entry['detected_reason']}) by {entry['recorded_by']}{actor}{run}{undoes}{why}"
     )
 
 

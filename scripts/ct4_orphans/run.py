@@ -7,45 +7,30 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
-import psycopg
 
+from ct4_orphans import execution, seals
 from ct4_orphans import fix as fixing
-from ct4_orphans import seals
-from ct4_orphans.database import Connection, Row, Settings, what_happened
-from ct4_orphans.errors import (
-    DatabaseError,
-    IncompleteError,
-    OrphansError,
-    OutputError,
-    printable,
-    some,
-)
+from ct4_orphans.database import Connection, Row, Settings
+from ct4_orphans.errors import IncompleteError, printable
 from ct4_orphans.report import Report
-
-SAMPLE_SIZE = 10
 
 
 def run_dry_run(
     connection: Connection, options: fixing.Options, report: Report, settings: Settings
 ) -> None:
     """Report what an execute would do."""
-    at = fixing.database_time(connection)
-    report.start(_head("dry-run", None, at, settings, options))
-    with fixing.planned_rows(connection, options) as rows:
-        stats, sample = _write_rows(report, rows)
-    seal = seals.newest(connection)
-    paths = report.finish(stats.as_dict(), at, "complete", seal)
-    _show(stats, sample, paths, seal, "would be ")
+    outcome = execution.dry_run(connection, options, report, settings, _ToAPerson("would be "))
     click.echo("Nothing was changed.")
-    if stats.processed:
-        click.echo(f"To apply exactly this report:  {_command(options, '--execute', paths[0])}")
+    if outcome.drivers:
+        reviewed = _command(options, "--execute", outcome.paths[0])
+        click.echo(f"To apply exactly this report:  {reviewed}")
         click.echo(f"Next: read the report, then run:  {_command(options, '--execute')}")
     else:
         _say_nothing_to_do(connection)
@@ -59,177 +44,73 @@ def run_execute(
     interrupts: Interrupts,
 ) -> None:
     """Apply the plan and report what was applied, also when it could not be all of it."""
-    run = seals.Run(
-        "fix",
-        {
-            "limit": options.limit,
-            "reprocess_quarantined": options.reprocess_quarantined,
-            "plan": options.reviewed is not None,
-        },
-    )
-    with fixing.only_one_execute(connection):
-        drivers = fixing.prepare(connection, options)
-        _confirm(drivers, settings)
-        at = fixing.database_time(connection)
-        _seal(connection, run, "started", {"drivers": drivers})
-        head = _head("execute", str(run.run_id), at, settings, options)
-        interrupts.patient = True
-        try:
-            failure, stats = _apply_and_report(
-                connection, run, report, head, drivers, settings, interrupts
-            )
-        except KeyboardInterrupt:
-            raise IncompleteError(
-                f"Interrupted twice: there is no whole report. {_where(run)}"
-            ) from None
-    if failure:
-        raise failure
-    if stats.errors:
-        raise IncompleteError(
-            f"{stats.errors} drivers could not be applied; the report says why for each "
-            "(outcome failed). The others are done. Mend the cause, then run the same again."
-        )
-    if stats.refused:
-        refused = fixing.refused_drivers(connection)
-        raise IncompleteError(
-            f"Refused, because their situation is no longer the reviewed one: {some(refused, 20)}. "
-            f"{'The others are done' if stats.applied else 'Nothing was changed'}. "
-            "Make a new plan for them:  orphans fix --dry-run"
-        )
-    if drivers == 0 and options.reviewed is None:
+    listener = _ToAPersonWhoExecutes(settings, interrupts)
+    outcome = execution.execute(connection, options, report, settings, listener)
+    if outcome.failure:
+        raise outcome.failure
+    if outcome.drivers == 0 and options.reviewed is None:
         _say_nothing_to_do(connection)
-    elif stats.changed or options.limit:
+    elif (outcome.stats and outcome.stats.changed) or options.limit:
         click.echo(f"Next: go on with the drivers that are left:  {_command(options, '--dry-run')}")
     else:
         click.echo("Next: verify:  orphans verify")
 
 
-def _apply_and_report(
-    connection: Connection,
-    run: seals.Run,
-    report: Report,
-    head: dict[str, Any],
-    drivers: int,
-    settings: Settings,
-    interrupts: Interrupts,
-) -> tuple[OrphansError | None, fixing.Stats]:
-    """Return what stopped the run, if anything did, and its counts."""
-    try:
-        failure = _apply(connection, run, drivers, interrupts)
-        rows = fixing.applied_rows(connection)
-        result = "stopped" if failure else "complete"
-        return failure, _finish(connection, run, report, head, rows, result)
-    except psycopg.Error as error:
-        connection.close()  # lost, or of no use any more
-        return _look_up(settings, run, report, head, drivers, error)
+class _ToAPerson(execution.Listener):
+    """Says on the terminal what came of a run."""
+
+    sample_size = 10
+
+    def __init__(self, would_be: str = "") -> None:
+        self._would_be = would_be
+
+    def reported(self, outcome: execution.Outcome) -> None:
+        """Show the counts, the first drivers, and where the rest is."""
+        if outcome.stats:
+            _show(outcome.stats, outcome.sample, outcome.paths, outcome.seal, self._would_be)
 
 
-def _apply(
-    connection: Connection, run: seals.Run, drivers: int, interrupts: Interrupts
-) -> OrphansError | None:
-    """Apply with a progress bar; return what stopped it, if this session can still report."""
-    stopped = "Whole transactions are kept, nothing is half done; run the same command again."
-    try:
-        with click.progressbar(length=drivers, label="Applying") as bar:
-            fixing.apply(connection, run, bar.update, lambda: interrupts.asked)
-    except psycopg.Error as error:
-        if connection.closed:
-            raise
-        return IncompleteError(f"Stopped: {what_happened(error)}. {stopped}")
-    return IncompleteError(f"Interrupted. {stopped}") if interrupts.asked else None
+class _ToAPersonWhoExecutes(_ToAPerson):
+    """Asks first, shows a progress bar, and hears Ctrl-C."""
+
+    def __init__(self, settings: Settings, interrupts: Interrupts) -> None:
+        super().__init__()
+        self._settings = settings
+        self._interrupts = interrupts
+
+    def planned(self, drivers: int) -> None:
+        """Ask, at a terminal."""
+        _confirm(drivers, self._settings)
+
+    def started(self, run: seals.Run, at: datetime) -> None:
+        """From now on Ctrl-C only asks to stop."""
+        self._interrupts.patient = True
+
+    def applying(self, drivers: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show a progress bar."""
+        return _progress_bar(drivers)
+
+    def shall_stop(self) -> bool:
+        """Tell whether there was a Ctrl-C."""
+        return self._interrupts.asked
+
+    def lost(self, message: str) -> None:
+        """Say why it takes longer."""
+        click.echo(message)
+
+    def reported(self, outcome: execution.Outcome) -> None:
+        """Show the counts, and whether anything is in the database."""
+        super().reported(outcome)
+        if outcome.run and outcome.stats and outcome.stats.applied:
+            click.echo(f"Run {outcome.run.run_id}: the changes are in the database.")
+        else:
+            click.echo("Nothing was changed.")
 
 
-def _finish(
-    connection: Connection,
-    run: seals.Run,
-    report: Report,
-    head: dict[str, Any],
-    rows: AbstractContextManager[Iterator[Row]],
-    result: str,
-    planned: int | None = None,
-) -> fixing.Stats:
-    """Write the report, record the end of the run, and show what came of it.
-
-    `planned` is the number of drivers where `rows` has only those that were applied.
-    """
-    at = fixing.database_time(connection)
-    try:
-        report.start({**head, "at": at.isoformat()})
-        with rows as applied:
-            stats, sample = _write_rows(report, applied)
-        if planned is not None:
-            stats.not_reached, stats.processed = planned - stats.processed, planned
-        seal = _record_end(connection, run, {**stats.as_dict(), "result": result})
-        paths = report.finish(stats.as_dict(), at, result, seal)
-    except OutputError as error:
-        _record_end(connection, run, {"result": "no report"})
-        raise OutputError(f"{error.message} {_where(run)}") from error
-    _show(stats, sample, paths, seal, "")
-    if stats.applied:
-        click.echo(f"Run {run.run_id}: the changes are in the database.")
-    else:
-        click.echo("Nothing was changed.")
-    return stats
-
-
-def _record_end(
-    connection: Connection, run: seals.Run, counts: dict[str, Any]
-) -> seals.Seal | None:
-    """Seal the end of the run. The report must not fail because of it: the disk may be full."""
-    try:
-        return _seal(connection, run, "ended", counts)
-    except psycopg.Error:
-        if connection.closed:
-            raise
-        return seals.newest(connection)
-
-
-def _seal(connection: Connection, run: seals.Run, step: str, counts: dict[str, Any]) -> seals.Seal:
-    """Seal in a transaction of its own, which waits for other writers 30 s at most."""
-    with connection.transaction():
-        connection.execute("set local lock_timeout = '30s'")
-        return seals.seal(connection, run, step, counts)
-
-
-def _look_up(
-    settings: Settings,
-    run: seals.Run,
-    report: Report,
-    head: dict[str, Any],
-    drivers: int,
-    error: psycopg.Error,
-) -> tuple[OrphansError, fixing.Stats]:
-    """Report what the ledger says of a run whose session is gone.
-
-    Returns what to tell the user, and the counts. Raises DatabaseError when that is unknown.
-    """
-    lost = f"The connection was lost ({what_happened(error)})"
-    click.echo(f"{lost}. Connecting again, to read in the ledger what was committed …")
-    try:
-        with fixing.after_lost_connection(settings) as connection:
-            rows = fixing.applied_by_run(connection, run)
-            stats = _finish(connection, run, report, head, rows, "stopped", drivers)
-    except DatabaseError as error_again:
-        report.start(head)
-        path, _ = report.finish(None, datetime.fromisoformat(head["at"]), "unknown", None)
-        raise DatabaseError(
-            f"{lost}, and again: {error_again.message} Whether the last transaction of run "
-            f"{run.run_id} was committed is unknown ({path} says so too). Nothing was repeated. "
-            "When the database is back, 'orphans audit' shows the run; then run the same command "
-            "again: what is done is not done twice."
-        ) from error_again
-    failure = IncompleteError(
-        f"{lost}. According to the ledger {stats.applied:,} of {drivers:,} drivers are applied. "
-        "Nothing is half done; run the same command again."
-    )
-    return failure, stats
-
-
-def _where(run: seals.Run) -> str:
-    return (
-        "The changes ARE in the database: "
-        f"canon.driver_orphan_quarantine_ledger, run_id {run.run_id}."
-    )
+@contextmanager
+def _progress_bar(drivers: int) -> Iterator[Callable[[int], None]]:
+    with click.progressbar(length=drivers, label="Applying") as bar:
+        yield bar.update
 
 
 class Interrupts:
@@ -270,33 +151,6 @@ def _confirm(drivers: int, settings: Settings) -> None:
         question = f"Apply this to {drivers} drivers in {settings}?"
         if not click.confirm(question):
             raise IncompleteError("Not confirmed. Nothing was changed.")
-
-
-def _write_rows(report: Report, rows: Iterable[Row]) -> tuple[fixing.Stats, list[Row]]:
-    stats = fixing.Stats()
-    sample: list[Row] = []
-    for row in rows:
-        stats.add(row)
-        report.add(row)
-        if len(sample) < SAMPLE_SIZE:
-            sample.append(row)
-    return stats, sample
-
-
-def _head(
-    mode: str, run_id: str | None, at: Any, settings: Settings, options: fixing.Options
-) -> dict[str, Any]:
-    return {
-        "mode": mode,
-        "run_id": run_id,
-        "at": at.isoformat(),
-        "database": settings.dbname,
-        "host": settings.host,
-        "user": settings.user,
-        "limit": options.limit,
-        "reprocess_quarantined": options.reprocess_quarantined,
-        "plan": options.reviewed is not None,
-    }
 
 
 def _show(

@@ -64,6 +64,13 @@ select
                     'revision', revision,
                     'recorded_at', recorded_at,
                     'recorded_by', recorded_by,
+                    'actor', (
+                        select parameters ->> 'actor'
+                        from canon.driver_orphan_quarantine_seals as seals
+                        where seals.run_id = entries.run_id
+                        order by seals.seal_no
+                        limit 1
+                    ),
                     'status', case when not is_withdrawn then status::text end,
                     'detected_reason', detected_reason,
                     'run_id', run_id,
