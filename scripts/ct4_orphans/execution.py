@@ -25,9 +25,11 @@ from ct4_orphans.report import Report
 class Outcome:
     """What came of a run; the report has the same, and all drivers.
 
-    `drivers` are those it was to be applied to. Without `stats` it is unknown what was committed.
+    `drivers` are those it was to be applied to, `at` is the database's time that the report has.
+    Without `stats` it is unknown what was committed.
     """
 
+    at: datetime
     stats: fixing.Stats | None
     sample: list[Row]
     paths: tuple[Path, Path]
@@ -84,7 +86,7 @@ def dry_run(
         stats, sample = _write_rows(report, rows, listener)
     seal = seals.newest(connection)
     paths = report.finish(stats.as_dict(), at, "complete", seal)
-    outcome = Outcome(stats, sample, paths, seal, "complete", stats.processed)
+    outcome = Outcome(at, stats, sample, paths, seal, "complete", stats.processed)
     listener.reported(outcome)
     return outcome
 
@@ -190,7 +192,7 @@ class _Execution:
         except OutputError as error:
             _record_end(connection, self.run, {"result": "no report"})
             raise OutputError(f"{error.message} {_where(self.run)}") from error
-        outcome = Outcome(stats, sample, paths, seal, result, self.drivers, self.run)
+        outcome = Outcome(at, stats, sample, paths, seal, result, self.drivers, self.run)
         self.listener.reported(outcome)
         return outcome
 
@@ -221,7 +223,7 @@ class _Execution:
             "repeated. When the database is back, 'orphans audit' shows the run; then run the same "
             "command again: what is done is not done twice."
         )
-        return Outcome(None, [], paths, None, "unknown", self.drivers, self.run, failure)
+        return Outcome(at, None, [], paths, None, "unknown", self.drivers, self.run, failure)
 
 
 def _left(connection: Connection, stats: fixing.Stats) -> OrphansError | None:
