@@ -706,7 +706,7 @@ def guard_status() -> None:
     "--tokens",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Who may do what: the lines of `orphans token`. Without it: this machine only, reads only.",
+    help="Who may do what: lines of `orphans token`. Without it: this machine only, reads only.",
 )
 @click.option(
     "--behind-https",
@@ -731,8 +731,7 @@ def serve(
         from ct4_orphans.console import serve as serving
     except ModuleNotFoundError as error:
         raise DatabaseError(
-            f"The console is not installed ({error.name} is missing). "
-            "Run: pip install '.[console]'"
+            f"The console is not installed ({error.name} is missing). Run: pip install '.[console]'"
         ) from error
     settings = Settings.from_environment()
     options = app.ConsoleOptions(
@@ -757,8 +756,7 @@ def token(name: str, may_fix: bool, personal_data: bool) -> None:
         from ct4_orphans.console import security
     except ModuleNotFoundError as error:
         raise DatabaseError(
-            f"The console is not installed ({error.name} is missing). "
-            "Run: pip install '.[console]'"
+            f"The console is not installed ({error.name} is missing). Run: pip install '.[console]'"
         ) from error
     if not security.is_name(name):
         raise click.UsageError("A name is letters, digits and . @ + - _, 64 at most.")

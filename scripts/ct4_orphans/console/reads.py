@@ -326,7 +326,7 @@ def _newest_entry(connection: Connection) -> int | None:
 
 
 def _find(connection: Connection, find: Find) -> list[str]:
-    query = statement("console_find").format(order=sql.SQL(ORDER[find.sort]))  # type: ignore[arg-type]
+    query = statement("console_find").format(order=sql.SQL(ORDER[find.sort]))
     asked = {name: asdict(find)[name] for name in ("status", "detected_reason", "driver_id")}
     return [row["driver_id"] for row in rows(connection, query, asked)]
 
@@ -407,5 +407,3 @@ def _funnel(connection: Connection) -> schemas.Funnel:
         stages=[schemas.Stage(funnel_status=name, drivers=found.get(name, 0)) for name in names],
         at=datetime.now(timezone.utc),
     )
-
-
