@@ -120,6 +120,17 @@ def as_text(value: str) -> str:
     return value
 
 
+@contextmanager
+def console_installed() -> Iterator[None]:
+    """Say what to install where the console's extra is missing. Raises DatabaseError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise DatabaseError(
+            f"The console is not installed ({error.name} is missing). Run: pip install '.[console]'"
+        ) from error
+
+
 output_dir_option = click.option(
     "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -783,3 +794,17 @@ def demo_shell() -> None:
     from ct4_orphans.demo.job import open_shell
 
     sys.exit(open_shell())
+
+
+@main.command(
+    "demo-console",
+    short_help="The console on the demo's database.",
+    epilog="Example: make demo-console",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+def demo_console(port: int) -> None:
+    """Serve the console on the demo's database, with a token that may do everything."""
+    from ct4_orphans.demo.job import open_console
+
+    with console_installed():
+        open_console(port)

@@ -50,7 +50,7 @@ def _storable(text: str | None) -> str | None:
 
 T = TypeVar("T")
 
-router = APIRouter(tags=["orphans"], responses=_problems(422))
+router = APIRouter(responses=_problems(422))
 READ = _problems(401, 403, 503)
 Reader = Annotated[Person, Depends(security.reader)]
 Fixer = Annotated[Person, Depends(security.fixer)]
@@ -88,7 +88,6 @@ def _refuse_personal_data(who: Person, personal_data: bool) -> None:
     "/health",
     operation_id="getHealth",
     responses={503: {"model": schemas.Health, "description": "It cannot work; message says why."}},
-    tags=["health"],
 )
 def health(request: Request, response: Response) -> schemas.Health:
     """Say whether the console can work: 200 or 503. The details are for who may read."""
@@ -141,6 +140,7 @@ def plan(
 @router.get(
     f"{PREFIX}/plan.csv",
     operation_id="getOrphansPlanCsv",
+    tags=["files"],
     response_class=StreamingResponse,
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, **READ},
 )
@@ -218,6 +218,7 @@ def fix_run(request: Request, who: Reader, id: RunId) -> schemas.FixRun:
 @router.get(
     f"{PREFIX}/run-fix/{{id}}/events",
     operation_id="watchOrphansFixRun",
+    tags=["files"],
     response_class=StreamingResponse,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
@@ -258,6 +259,7 @@ def stop(request: Request, who: Fixer, id: RunId) -> schemas.FixRun:
 @router.get(
     f"{PREFIX}/reports/{{name}}",
     operation_id="getOrphansReport",
+    tags=["files"],
     response_class=FileResponse,
     responses={
         200: {"content": {"application/json": {}, "text/csv": {"schema": {"type": "string"}}}},

@@ -74,13 +74,18 @@ class Tokens:
             raise RefusedError(
                 f"Others than its owner may read the tokens file {path}:  chmod 600 {path}"
             )
+        return cls.from_lines(lines, f"the tokens file {path}")
+
+    @classmethod
+    def from_lines(cls, lines: list[str], where: str) -> Tokens:
+        """Read such lines; empty ones and those after a # are nothing. Raises OutputError."""
         people: dict[str, Person] = {}
         for number, line in enumerate(lines, 1):
             if line.strip() and not line.lstrip().startswith("#"):
-                digest, person = _person_of_line(line, f"Line {number} of the tokens file {path}")
+                digest, person = _person_of_line(line, f"Line {number} of {where}")
                 people[digest] = person
         if not people:
-            raise OutputError(f"The tokens file {path} names nobody:  orphans token NAME --fix")
+            raise OutputError(f"Nobody is named in {where}:  orphans token NAME --fix")
         return cls(people)
 
     def person(self, token: str) -> Person | None:
