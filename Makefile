@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-shell test mutate bench lint clean
+.PHONY: demo demo-shell demo-console test mutate bench client lint clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -10,6 +10,9 @@ demo: .venv/installed
 
 demo-shell: .venv/installed
 	$(BIN)/orphans demo-shell
+
+demo-console: .venv/installed
+	$(BIN)/orphans demo-console
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -25,6 +28,12 @@ bench: .venv/installed-bench
 		$(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(ORPHANS),--orphans $(ORPHANS)) \
 		$(if $(EVENTS),--events $(EVENTS)) $(if $(DAYS),--days $(DAYS)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(KEEP),--keep)
+
+# The console's API for other programs: its OpenAPI, and the TypeScript client made from it (npm).
+client: .venv/installed
+	$(BIN)/python -m ct4_orphans.console.openapi > clients/typescript/openapi.json
+	cd clients/typescript && npm install --no-fund --no-audit --no-package-lock \
+		&& npm run generate && npm run check
 
 # sqlfluff needs a database to compile against: tests/python/test_style.py runs it.
 lint: .venv/installed

@@ -59,7 +59,7 @@ def examine(connection: Connection, digests: Mapping[str, str]) -> Audit:
             "The ledger or its seals have lost something, so their history cannot be audited: "
             f"{error.diag.message_primary}. Restore them from the backup."
         ) from error
-    runs = _runs(connection)
+    runs = last_runs(connection)
     newest = seals.Seal(chain[-1]["seal_no"], chain[-1]["digest"]) if chain else None
     known = {row["digest"]: row for row in chain}
     broken = next((row["seal_no"] for row in chain if _is_broken(row)), None)
@@ -89,9 +89,10 @@ def in_words(found: Audit) -> Iterator[str]:
         others = run["entries_sealed"] - run["entries"]
         with_others = f", and {others:,} of others sealed with them" if others > 0 else ""
         mode = f" {run['mode']}" if run["mode"] else ""
-        actor = f" for {run['actor']}" if run["actor"] else ""
+        for_actor = f" for {run['actor']}" if run["actor"] else ""
         yield (
-            f"  {run['started_at']}  {run['command'] + mode:<14} by {run['run_by']}{actor}: "
+            f"  {run['started_at']:%Y-%m-%d %H:%M:%S}  {run['command'] + mode:<14} "
+            f"by {run['run_by']}{for_actor}: "
             f"{run['entries']:,} entries{with_others}{end}  ({run['run_id']})"
         )
     for line in found.remembered:
@@ -172,12 +173,12 @@ def _notes(now: Row) -> Iterator[str]:
         )
 
 
-def _runs(connection: Connection) -> list[Row]:
+def last_runs(connection: Connection) -> list[Row]:
+    """Return the last runs, the newest first."""
     return rows(
         connection,
-        "select run_id, command, run_by, entries, entries_sealed, ended_at,"
-        " parameters ->> 'mode' as mode, parameters ->> 'actor' as actor,"
-        " to_char(started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as started_at"
+        "select run_id, command, run_by, entries, entries_sealed, started_at, ended_at,"
+        " parameters ->> 'mode' as mode, parameters ->> 'actor' as actor"
         " from canon.driver_orphan_quarantine_runs order by last_seal_no desc limit %s",
         [RUNS_SHOWN],
     )

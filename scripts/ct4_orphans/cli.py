@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 import uuid
@@ -117,6 +118,17 @@ def as_text(value: str) -> str:
     if not value.isprintable():
         raise click.UsageError("An id or a note is text on one line, without control characters.")
     return value
+
+
+@contextmanager
+def console_installed() -> Iterator[None]:
+    """Say what to install where the console's extra is missing. Raises DatabaseError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise DatabaseError(
+            f"The console is not installed ({error.name} is missing). Run: pip install '.[console]'"
+        ) from error
 
 
 output_dir_option = click.option(
@@ -689,6 +701,83 @@ def guard_status() -> None:
         )
 
 
+@main.command(
+    short_help="The operators' console, in a browser.",
+    epilog="Example: orphans serve --tokens ~/.orphans_tokens\n" + EXIT_CODES,
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--unix-socket",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Listen on a socket of this name instead, for a reverse proxy.",
+)
+@click.option(
+    "--tokens",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Who may do what: lines of `orphans token`. Without it: this machine only, reads only.",
+)
+@click.option(
+    "--behind-https",
+    is_flag=True,
+    help="Behind a reverse proxy that speaks HTTPS: cookies are for HTTPS only.",
+)
+@output_dir_option
+def serve(
+    host: str,
+    port: int,
+    unix_socket: Path | None,
+    tokens: Path | None,
+    behind_https: bool,
+    output_dir: Path,
+) -> None:
+    """Show the orphans in a browser, and run the fix from there; the same as an API.
+
+    To execute, the server's environment must have ENABLE_ORPHANS_FIX=true, and a person a token.
+    """
+    try:
+        from ct4_orphans.console import app, security
+        from ct4_orphans.console import serve as serving
+    except ModuleNotFoundError as error:
+        raise DatabaseError(
+            f"The console is not installed ({error.name} is missing). Run: pip install '.[console]'"
+        ) from error
+    settings = Settings.from_environment()
+    options = app.ConsoleOptions(
+        output_dir=output_dir,
+        tokens=security.Tokens.from_file(tokens) if tokens else None,
+        fix_enabled=os.environ.get("ENABLE_ORPHANS_FIX", "").lower() == "true",
+        is_behind_https=behind_https,
+    )
+    serving.serve(settings, options, host, port, unix_socket)
+
+
+@main.command(
+    short_help="A new token for the console.",
+    epilog="Example: orphans token ana --fix\n" + EXIT_CODES,
+)
+@click.argument("name")
+@click.option("--fix", "may_fix", is_flag=True, help="May run the fix.")
+@click.option("--personal-data", is_flag=True, help="May see phones, licences and names.")
+def token(name: str, may_fix: bool, personal_data: bool) -> None:
+    """Make a token for a person, and the line for the tokens file. Nothing is written anywhere."""
+    try:
+        from ct4_orphans.console import security
+    except ModuleNotFoundError as error:
+        raise DatabaseError(
+            f"The console is not installed ({error.name} is missing). Run: pip install '.[console]'"
+        ) from error
+    if not security.is_name(name):
+        raise click.UsageError("A name is letters, digits and . @ + - _, 64 at most.")
+    permissions = ["read", *["fix"] * may_fix, *["personal-data"] * personal_data]
+    secret, line = security.new_token(name, tuple(permissions))
+    click.echo(f"The token of {name}, shown this once:  {secret}")
+    click.echo("Its line for the tokens file (chmod 600; read when the console starts):")
+    click.echo(line)
+
+
 @main.command(short_help="The whole job, on an embedded server.", epilog="Example: make demo")
 def demo() -> None:
     """Do the whole job on an embedded server with data of production's size and shape."""
@@ -705,3 +794,17 @@ def demo_shell() -> None:
     from ct4_orphans.demo.job import open_shell
 
     sys.exit(open_shell())
+
+
+@main.command(
+    "demo-console",
+    short_help="The console on the demo's database.",
+    epilog="Example: make demo-console",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+def demo_console(port: int) -> None:
+    """Serve the console on the demo's database, with a token that may do everything."""
+    from ct4_orphans.demo.job import open_console
+
+    with console_installed():
+        open_console(port)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -52,7 +53,6 @@ class Report:
         self.directory = directory
         self._json = json_file
         self._csv = csv_file
-        self._csv_writer = csv.writer(csv_file, lineterminator="\n")
 
     def start(self, head: dict[str, Any]) -> None:
         """Write what is known before the first driver, in place of anything written before."""
@@ -63,7 +63,7 @@ class Report:
                 file.truncate()
             opening = json.dumps(head, ensure_ascii=False, indent=2).removesuffix("\n}")
             self._json.write(opening + ',\n  "drivers": [')
-            self._csv_writer.writerow(COLUMNS)
+            self._csv.write(csv_line(COLUMNS))
 
     def add(self, row: Row) -> None:
         """Write one driver."""
@@ -71,7 +71,7 @@ class Report:
         with _explained(self.directory):
             self._json.write(self._separator + json.dumps(values, ensure_ascii=False))
             self._separator = ",\n    "
-            self._csv_writer.writerow([csv_cell(value) for value in values.values()])
+            self._csv.write(csv_line(values.values()))
 
     def finish(
         self, stats: dict[str, Any] | None, at: datetime, result: str, seal: Seal | None
@@ -215,6 +215,13 @@ def csv_cell(value: Any) -> str:
         return ""
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """Return one line of a CSV report."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([csv_cell(value) for value in values])
+    return line.getvalue()
 
 
 def _plain(value: Any) -> Any:

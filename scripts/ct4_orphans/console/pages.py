@@ -225,7 +225,7 @@ class FixPanel:
             plan,
             no_dry_run,
             no_execute,
-            health.database if health else "",
+            (health.database if health else None) or "",
         )
 
     @property

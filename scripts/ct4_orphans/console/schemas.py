@@ -307,14 +307,14 @@ class LedgerRun(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the console can work, and what it may do."""
+    """Whether the console can work, and what it may do: null for who has no token."""
 
     status: Literal["ok", "unavailable"]
-    database: str
-    message: str | None
-    reads_as: str | None = Field(description="The database role of the reads.")
-    fix_enabled: bool
-    version: str
+    database: str | None = None
+    message: str | None = None
+    reads_as: str | None = Field(default=None, description="The database role of the reads.")
+    fix_enabled: bool | None = None
+    version: str | None = None
 
 
 class Problem(BaseModel):

@@ -153,15 +153,34 @@ def run_demo() -> None:
         raise IncompleteError("The demo is off: " + "; ".join(demo.problems))
 
 
+def open_console(port: int) -> None:
+    """Serve the console on the demo's database, with the token of an operator, new each time."""
+    from ct4_orphans.console import app, security, serve
+
+    token, line = security.new_token("demo", security.PERMISSIONS)
+    with demo_database() as settings:
+        click.echo(f"Sign in with this token:  {token}")
+        options = app.ConsoleOptions(
+            output_dir=REPORTS, tokens=security.Tokens.from_lines([line], "demo"), fix_enabled=True
+        )
+        serve.serve(settings, options, "127.0.0.1", port, None)
+
+
 def open_shell() -> int:
     """Start the demo's server, run the user's shell with the DB_ variables, stop the server."""
-    with demo_server() as server:
-        settings = Settings(server.host, server.port, DATABASE, server.user, "", server.sslmode)
-        if not embedded.has_database(server, DATABASE):
-            raise DatabaseError(f"There is no database {DATABASE} yet. Run 'make demo' first.")
+    with demo_database() as settings:
         click.echo(f"{settings}. Try: psql, dbt test, orphans fix. 'exit' stops the server.")
         shell = os.environ.get("SHELL", "/bin/sh")
         return subprocess.run([shell], cwd=ROOT, env=environment(settings), check=False).returncode
+
+
+@contextmanager
+def demo_database() -> Iterator[Settings]:
+    """Give the demo's database on its server. Raises DatabaseError before the first demo."""
+    with demo_server() as server:
+        if not embedded.has_database(server, DATABASE):
+            raise DatabaseError(f"There is no database {DATABASE} yet. Run 'make demo' first.")
+        yield Settings(server.host, server.port, DATABASE, server.user, "", server.sslmode)
 
 
 @contextmanager
@@ -282,4 +301,6 @@ def summary(
         fg="red" if demo.problems else "green",
         bold=True,
     )
-    click.echo("Next: look around in this database:  make demo-shell")
+    click.echo(
+        "Next: look at it in a browser:  make demo-console   (or in a shell: make demo-shell)"
+    )

@@ -3,7 +3,7 @@ with links as (
     select
         count(*) filter (where source_table = 'drivers') as drivers,
         count(*) filter (where match_rule = 'LEAD_EVENT_RECONSTRUCTION') as relinks
-    from canon.identity_links
+    from ct4_orphans.stg_canon__identity_links
 ),
 
 states as (

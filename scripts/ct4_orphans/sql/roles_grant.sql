@@ -16,8 +16,11 @@ grant select on
     ct4_orphans.int_lead_links,
     ct4_orphans.int_orphan_drivers,
     ct4_orphans.int_excluded_drivers,
-    ct4_orphans.int_all_orphan_verdicts
+    ct4_orphans.int_all_orphan_verdicts,
+    ct4_orphans.int_quarantine_state,
+    ct4_orphans.int_masked_orphans
     to {reader};
+grant select (source_table, match_rule) on ct4_orphans.stg_canon__identity_links to {reader};
 grant select (
     driver_id,
     person_key,
