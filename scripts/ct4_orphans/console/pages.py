@@ -7,6 +7,7 @@ called by the script. Whatever fails is said in words, with what to do, in its p
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ct4_orphans.console import security
-from ct4_orphans.console.reads import Find, Reads
+from ct4_orphans.console.reads import Find, NotGrantedError, Reads
 from ct4_orphans.console.runs import Runs
 from ct4_orphans.console.schemas import (
     Check,
@@ -54,6 +55,8 @@ VIEWS = (
     "ops.v_payment_calculation",
 )
 CRITERIA = ("1", "2", "3", "4", "5")
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -345,8 +348,13 @@ class PageRoute(APIRoute):
                 response = _problem(request, error.status_code, key, detail=str(error.detail))
                 response.headers.update(error.headers or {})
                 return response
+            except NotGrantedError as error:
+                return _problem(request, 403, "forbidden", detail=error.format_message())
             except OrphansError as error:
                 return _problem(request, 503, "database.away", detail=error.format_message())
+            except Exception:
+                log.exception("%s %s", request.method, request.url.path)
+                return _problem(request, 500, "error")
 
         return handle_in_words
 
