@@ -293,7 +293,9 @@ class Reads:
         return ConnectionPool(
             kwargs={
                 **self._settings.connection_parameters(),
-                "options": f"-c default_transaction_read_only=on -c statement_timeout={TIMEOUT}",
+                # jit: compiling a page's query takes longer than the query.
+                "options": "-c default_transaction_read_only=on -c jit=off"
+                f" -c statement_timeout={TIMEOUT}",
                 "row_factory": dict_row,
                 "autocommit": True,
             },
