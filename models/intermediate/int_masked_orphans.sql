@@ -9,18 +9,18 @@ select
     case
         when jsonb_typeof(evidence_json) = 'object'
             then jsonb_strip_nulls(
-                jsonb_build_object(
-                    'action', evidence_json -> 'action',
-                    'explanation', evidence_json -> 'explanation',
-                    'has_events', evidence_json -> 'has_events',
-                    'evidence_level', evidence_json -> 'evidence_level',
-                    'strategy', evidence_json -> 'strategy',
-                    'lead_rows', evidence_json -> 'lead_rows',
-                    'rivals', evidence_json -> 'rivals',
-                    'weak_events', evidence_json -> 'weak_events',
-                    'run_id', evidence_json -> 'run_id'
+                    jsonb_build_object(
+                        'action', evidence_json -> 'action',
+                        'explanation', evidence_json -> 'explanation',
+                        'has_events', evidence_json -> 'has_events',
+                        'evidence_level', evidence_json -> 'evidence_level',
+                        'strategy', evidence_json -> 'strategy',
+                        'lead_rows', evidence_json -> 'lead_rows',
+                        'rivals', evidence_json -> 'rivals',
+                        'weak_events', evidence_json -> 'weak_events',
+                        'run_id', evidence_json -> 'run_id'
+                    )
                 )
-            )
     end as evidence_json,
     status,
     resolved_at,
