@@ -51,7 +51,8 @@ class Runs:
         """Start a run; return it once nothing stands in its way, which takes a moment.
 
         Raises RefusedError if another run is on, of this console or elsewhere, or the plan is not
-        one to be applied now; DatabaseError or OutputError if it cannot begin. Nothing was changed.
+        one to be applied now; DatabaseError or OutputError if it cannot begin; IncompleteError if
+        it is stopped in that moment. Nothing was changed.
         """
         with self._changed:
             if self._is_closed:
