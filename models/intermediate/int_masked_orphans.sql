@@ -1,5 +1,5 @@
--- What the console shows to who may not see personal data. Of the evidence it has what the
--- fix has written: an older deployment, or a purge, can have put anything into it.
+-- What the console shows to who may not see personal data. Of the evidence it has what
+-- the fix has written: an older deployment, or a purge, can have put anything into it.
 select
     driver_id,
     person_key,
