@@ -135,7 +135,7 @@ def test_evidence_of_each_level_is_shown_in_the_plan_and_in_the_explanation(
         plan = client.get(f"{API}/plan")
         assert plan.status_code == 200, plan.text
         levels = {row["driver_id"]: row["evidence_level"] for row in plan.json()["drivers"]}
-        assert set(levels.values()) == {"1", "2", None}
+        assert set(levels.values()) == {1, 2, None}
         for driver_id, level in levels.items():
             found = client.get(f"{API}/{driver_id}")
             assert found.status_code == 200, found.text

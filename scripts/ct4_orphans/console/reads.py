@@ -10,14 +10,15 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ct4_orphans import audit, explain, indexes, report, verify
@@ -42,26 +43,13 @@ WAIT_SECONDS = 5  # for a connection
 RECONNECT_SECONDS = 4
 TIMEOUT = "15s"
 TIMEOUT_OF_THE_HEAVY = "60s"
-LISTS_KEPT = 16
-# A commit can come with a lower entry_id than the newest: then a list is this much behind.
-LIST_SECONDS = 2.0
-METRICS_SECONDS = 15.0
+LISTS_KEPT = 64  # less than a megabyte each, with 100,000 orphans
+# A commit can come with a lower entry_id than the newest: then list and counts are this behind.
+LIST_SECONDS = METRICS_SECONDS = 15.0
 HEAVY_SECONDS = 60.0
 
 MASKED = sql.Identifier("ct4_orphans", "int_masked_orphans")
 CLEAR = sql.Identifier("ops", "v_driver_orphans")
-ORDER: dict[Sort, str] = {
-    "driver_id": 'driver_id collate "C"',
-    "-driver_id": 'driver_id collate "C" desc',
-    "detected_at": 'detected_at, driver_id collate "C"',
-    "-detected_at": 'detected_at desc, driver_id collate "C"',
-    "status": 'status collate "C", driver_id collate "C"',
-    "-status": 'status collate "C" desc, driver_id collate "C"',
-    "detected_reason": 'detected_reason collate "C", driver_id collate "C"',
-    "-detected_reason": 'detected_reason collate "C" desc, driver_id collate "C"',
-    "last_updated_at": 'last_recorded_at, driver_id collate "C"',
-    "-last_updated_at": 'last_recorded_at desc, driver_id collate "C"',
-}
 # As v_cabinet_funnel_status names them, in the order a driver passes them.
 STAGES = (
     "registered_incomplete",
@@ -91,6 +79,38 @@ class Find:
     sort: Sort = "-detected_at"
     page: int = 1
     page_size: int = 50
+
+
+class Entry(NamedTuple):
+    """What the list is found and sorted by."""
+
+    driver_id: str
+    status: str
+    detected_reason: str
+    detected_at: datetime
+    last_updated_at: datetime
+
+
+@dataclass(frozen=True, eq=False)
+class Quarantine:
+    """All entries at one moment, in the order of their ids: any list is found in it at once."""
+
+    entries: list[Entry]
+
+    def found(self, find: Find) -> list[str]:
+        """Return the ids of the list that is asked for, ties in the order of ids."""
+        column = find.sort.removeprefix("-")
+        entries = [
+            entry
+            for entry in self.entries
+            if (find.status is None or entry.status == find.status.value)
+            and (
+                find.detected_reason is None or entry.detected_reason == find.detected_reason.value
+            )
+            and entry.driver_id.startswith(find.driver_id or "")
+        ]
+        entries.sort(key=attrgetter(column), reverse=find.sort.startswith("-"))
+        return [entry.driver_id for entry in entries]
 
 
 @dataclass
@@ -142,11 +162,14 @@ class Reads:
 
     def page(self, find: Find, *, personal: bool = False) -> schemas.OrphansPage:
         """Return a page of the list; one after the last is empty."""
+        quarantine = self._kept.get(
+            "quarantine", self._newest_entry(), LIST_SECONDS, lambda: self._read(_quarantine)
+        )
         driver_ids = self._lists.get(
             (find.status, find.detected_reason, find.driver_id, find.sort),
-            self._newest_entry(),
+            quarantine,
             LIST_SECONDS,
-            lambda: self._read(lambda connection: _find(connection, find)),
+            lambda: quarantine.found(find),
         )
         first = (find.page - 1) * find.page_size
         return schemas.OrphansPage(
@@ -337,10 +360,10 @@ def _configure_reader(connection: Connection) -> None:
         connection.execute(sql.SQL("set role {}").format(sql.Identifier(reader)))
 
 
-def _find(connection: Connection, find: Find) -> list[str]:
-    query = statement("console_find").format(order=sql.SQL(ORDER[find.sort]))
-    asked = {name: asdict(find)[name] for name in ("status", "detected_reason", "driver_id")}
-    return [row["driver_id"] for row in rows(connection, query, asked)]
+def _quarantine(connection: Connection) -> Quarantine:
+    with connection.cursor(row_factory=class_row(Entry)) as cursor:
+        cursor.execute(statement("console_entries"))
+        return Quarantine(cursor.fetchall())
 
 
 def _heavy(connection: Connection, query: Any, parameters: Any = None) -> list[Row]:

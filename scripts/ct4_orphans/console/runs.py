@@ -364,6 +364,4 @@ def _time_in(name: str) -> datetime | None:
 
 
 def _planned_driver(row: Row) -> PlannedDriver:
-    level = row["evidence_level"]
-    values = {name: row[name] for name in COLUMNS}
-    return PlannedDriver(**values | {"evidence_level": None if level is None else str(level)})
+    return PlannedDriver(**{name: row[name] for name in COLUMNS})

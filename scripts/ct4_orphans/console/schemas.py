@@ -45,10 +45,6 @@ Sort = Literal[
 ]
 
 
-# An int in the database and in the reports.
-Level = Annotated[str, Field(coerce_numbers_to_str=True)]
-
-
 class Orphan(BaseModel):
     """A driver who was ever in the quarantine: one row of ops.v_driver_orphans.
 
@@ -120,7 +116,7 @@ class Evidence(BaseModel):
     """What the lead events say of an orphan now, and what was refused."""
 
     is_repairable: bool
-    evidence_level: Level | None
+    evidence_level: int | None
     strategy: str | None
     lead_rows: list[LeadRow]
     rivals: list[dict[str, Any]]
@@ -212,7 +208,7 @@ class PlannedDriver(BaseModel):
     outcome: str | None
     error: str | None
     has_events: bool | None
-    evidence_level: Level | None
+    evidence_level: int | None
     strategy: str | None
     lead_rows_count: int | None
     lead_rows: Any
