@@ -72,7 +72,7 @@ export interface Entry {
   explanation: EntryExplanation;
 }
 
-export type EvidenceEvidenceLevel = string | null;
+export type EvidenceEvidenceLevel = number | null;
 
 export type EvidenceStrategy = string | null;
 
@@ -378,7 +378,7 @@ export type PlannedDriverError = string | null;
 
 export type PlannedDriverHasEvents = boolean | null;
 
-export type PlannedDriverEvidenceLevel = string | null;
+export type PlannedDriverEvidenceLevel = number | null;
 
 export type PlannedDriverStrategy = string | null;
 

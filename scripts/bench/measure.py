@@ -17,9 +17,9 @@ from ct4_orphans.database import Connection, Settings, connect
 from ct4_orphans.errors import DatabaseError
 from psycopg import sql
 
-from bench import clock, floors, towns
+from bench import clock, console, floors, towns
 
-PARTS = ("fix", "views", "drivers", "tests", "dbt")
+PARTS = ("fix", "views", "drivers", "tests", "dbt", "console")
 VIEWS = {
     "v_payment_calculation": floors.OF_PAYMENT_AND_FUNNEL,
     "v_cabinet_funnel_status": floors.OF_PAYMENT_AND_FUNNEL,
@@ -104,14 +104,20 @@ def run(bench: Bench, parts: tuple[str, ...]) -> None:
     if "dbt" in parts:
         bench.tell("dbt run")
         dbt_run(bench)
-    if "drivers" in parts:  # last, since it leaves the database another
-        bench.tell("One driver, with the indexes that orphans doctor recommends")
+    if "console" in parts:
+        bench.tell("The console")
+        console_under_load(bench, AS_CT4_IS)
+    if "drivers" in parts or "console" in parts:  # last, since it leaves the database another
+        bench.tell("With the indexes that orphans doctor recommends")
         for town in bench.sizes:
             with connect(bench.fixed(town)) as connection:
                 connection.execute("set statement_timeout = 0")
                 for index in INDEXES:
                     connection.execute(index)
+    if "drivers" in parts:
         drivers(bench, WITH_INDEXES)
+    if "console" in parts:
+        console_under_load(bench, WITH_INDEXES)
 
 
 def deploy(settings: Settings) -> None:
@@ -210,6 +216,20 @@ def drivers(bench: Bench, setup: str) -> None:
             bench.keep(town, what, seconds)
             if town == "full":
                 bench.asked[what] = asked
+
+
+def console_under_load(bench: Bench, setup: str) -> None:
+    """Measure how long 95 of 100 requests for pages of the list take, of the full size only."""
+    with tempfile.TemporaryDirectory() as directory:
+        seconds = console.latencies(
+            bench.fixed("full"), bench.sizes["full"].orphans, Path(directory)
+        )
+    bench.keep("full", pages_of_the_list(setup), console.p95(seconds))
+
+
+def pages_of_the_list(setup: str) -> str:
+    """Return what the measurement of the console is called."""
+    return f"p95 of {console.REQUESTS_A_SECOND} pages a second, {setup}"
 
 
 def one_driver(view: str, setup: str) -> str:

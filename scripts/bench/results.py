@@ -77,9 +77,10 @@ class Target:
         return amount(self.measured, self.unit) if self.floor is None else f"{self.value:.3g} x"
 
 
-AGAINST_FLOOR, ONE_DRIVER, MEMORY, TWICE = (
+AGAINST_FLOOR, ONE_DRIVER, CONSOLE, MEMORY, TWICE = (
     "against its floor",
     "one driver",
+    "the console",
     "client memory",
     "twice the data",
 )
@@ -87,7 +88,13 @@ AGAINST_FLOOR, ONE_DRIVER, MEMORY, TWICE = (
 
 def targets(bench: measure.Bench) -> list[Target]:
     """Return a row for whatever was measured."""
-    return [*against_floors(bench), *of_one_driver(bench), *of_memory(bench), *of_growth(bench)]
+    return [
+        *against_floors(bench),
+        *of_one_driver(bench),
+        *of_console(bench),
+        *of_memory(bench),
+        *of_growth(bench),
+    ]
 
 
 def against_floors(bench: measure.Bench) -> list[Target]:
@@ -128,6 +135,16 @@ def of_one_driver(bench: measure.Bench) -> list[Target]:
             if bench.sizes["full"].drivers <= LARGEST_FOR_A_SECOND:
                 found.append(Target(ONE_DRIVER, name, seconds, 1.0))
     return found
+
+
+def of_console(bench: measure.Bench) -> list[Target]:
+    """Return the rows of the list under load, with and without the indexes."""
+    measured = map(measure.pages_of_the_list, (measure.AS_CT4_IS, measure.WITH_INDEXES))
+    return [
+        Target(CONSOLE, what, bench.times.best(what), 0.2)
+        for what in measured
+        if bench.times.has(what)
+    ]
 
 
 def of_memory(bench: measure.Bench) -> list[Target]:

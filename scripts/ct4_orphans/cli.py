@@ -38,7 +38,7 @@ Exit codes:
   2  wrong usage
   3  the database cannot be reached, or lacks something
   4  refused: another run is on, or a rule says no
-  5  a report, log or backup cannot be written, or a plan cannot be read
+  5  a report, log or backup cannot be written, a plan cannot be read, no port to listen
 """
 
 

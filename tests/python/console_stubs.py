@@ -155,7 +155,7 @@ def planned(number: int, **changes: Any) -> PlannedDriver:
         facts |= {
             "action": "relink",
             "status": "resolved_relinked",
-            "evidence_level": "1" if number % 8 == 1 else "2",
+            "evidence_level": 1 if number % 8 == 1 else 2,
             "strategy": "driver_id_exact" if number % 8 == 1 else "license_exact",
             "lead_rows_count": 1,
             "lead_rows": [row],
@@ -327,7 +327,7 @@ def repairable(**changes: Any) -> Explanation:
     return explanation(
         evidence=Evidence(
             is_repairable=True,
-            evidence_level="1",
+            evidence_level=1,
             strategy="driver_id_exact",
             lead_rows=rows,
             rivals=[],

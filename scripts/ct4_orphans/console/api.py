@@ -54,6 +54,7 @@ router = APIRouter(responses=_problems(422))
 READ = _problems(401, 403, 503)
 Reader = Annotated[Person, Depends(security.reader)]
 Fixer = Annotated[Person, Depends(security.fixer)]
+Stopper = Annotated[Person, Depends(security.stopper)]
 DriverId = Annotated[
     str,
     Path(max_length=LONGEST_ID, examples=["0123456789abcdef0123456789abcdef"]),
@@ -251,7 +252,7 @@ async def _events(request: Request, id: uuid.UUID) -> AsyncIterator[str]:
     operation_id="stopOrphansFixRun",
     responses={**READ, **_problems(404, 429)},
 )
-def stop(request: Request, who: Fixer, id: RunId) -> schemas.FixRun:
+def stop(request: Request, who: Stopper, id: RunId) -> schemas.FixRun:
     """Ask a run to stop after the transaction that is on."""
     return _known(_runs(request).stop(id))
 

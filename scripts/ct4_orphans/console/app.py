@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from ct4_orphans.errors import (
     RefusedError,
     printable,
 )
+
+log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 STATUS_OF = (
@@ -87,7 +90,11 @@ async def _guarded(
     request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:
     response = _too_large(request) or request.app.state.gate.refuse_other_names(request)
-    response = response or await call_next(request)
+    try:
+        response = response or await call_next(request)
+    except Exception:  # of this program; the headers and the one line are for it as well
+        log.exception("%s %s", request.method, request.url.path)
+        response = JSONResponse({"detail": "An error of the console. Its log has more."}, 500)
     for name, value in HEADERS.items():
         response.headers[name] = value
     is_static = request.url.path.startswith("/static/") and response.status_code == 200

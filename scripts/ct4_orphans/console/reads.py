@@ -9,16 +9,17 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool
+from psycopg.rows import class_row, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ct4_orphans import audit, explain, indexes, report, verify
 from ct4_orphans import fix as fixing
@@ -29,37 +30,26 @@ from ct4_orphans.database import (
     Connection,
     Row,
     Settings,
+    connect,
     explained_errors,
     rows,
     statement,
 )
-from ct4_orphans.errors import OrphansError
+from ct4_orphans.errors import DatabaseError, OrphansError
 from ct4_orphans.roles import PREFIX, Roles
 
 CONNECTIONS = 8
 WAIT_SECONDS = 5  # for a connection
+RECONNECT_SECONDS = 4
 TIMEOUT = "15s"
 TIMEOUT_OF_THE_HEAVY = "60s"
-LISTS_KEPT = 16
-# A commit can come with a lower entry_id than the newest: then a list is this much behind.
-LIST_SECONDS = 2.0
-METRICS_SECONDS = 15.0
+LISTS_KEPT = 64  # less than a megabyte each, with 100,000 orphans
+# A commit can come with a lower entry_id than the newest: then list and counts are this behind.
+LIST_SECONDS = METRICS_SECONDS = 15.0
 HEAVY_SECONDS = 60.0
 
 MASKED = sql.Identifier("ct4_orphans", "int_masked_orphans")
 CLEAR = sql.Identifier("ops", "v_driver_orphans")
-ORDER: dict[Sort, str] = {
-    "driver_id": 'driver_id collate "C"',
-    "-driver_id": 'driver_id collate "C" desc',
-    "detected_at": 'detected_at, driver_id collate "C"',
-    "-detected_at": 'detected_at desc, driver_id collate "C"',
-    "status": 'status collate "C", driver_id collate "C"',
-    "-status": 'status collate "C" desc, driver_id collate "C"',
-    "detected_reason": 'detected_reason collate "C", driver_id collate "C"',
-    "-detected_reason": 'detected_reason collate "C" desc, driver_id collate "C"',
-    "last_updated_at": 'last_recorded_at, driver_id collate "C"',
-    "-last_updated_at": 'last_recorded_at desc, driver_id collate "C"',
-}
 # As v_cabinet_funnel_status names them, in the order a driver passes them.
 STAGES = (
     "registered_incomplete",
@@ -89,6 +79,38 @@ class Find:
     sort: Sort = "-detected_at"
     page: int = 1
     page_size: int = 50
+
+
+class Entry(NamedTuple):
+    """What the list is found and sorted by."""
+
+    driver_id: str
+    status: str
+    detected_reason: str
+    detected_at: datetime
+    last_updated_at: datetime
+
+
+@dataclass(frozen=True, eq=False)
+class Quarantine:
+    """All entries at one moment, in the order of their ids: any list is found in it at once."""
+
+    entries: list[Entry]
+
+    def found(self, find: Find) -> list[str]:
+        """Return the ids of the list that is asked for, ties in the order of ids."""
+        column = find.sort.removeprefix("-")
+        entries = [
+            entry
+            for entry in self.entries
+            if (find.status is None or entry.status == find.status.value)
+            and (
+                find.detected_reason is None or entry.detected_reason == find.detected_reason.value
+            )
+            and entry.driver_id.startswith(find.driver_id or "")
+        ]
+        entries.sort(key=attrgetter(column), reverse=find.sort.startswith("-"))
+        return [entry.driver_id for entry in entries]
 
 
 @dataclass
@@ -140,13 +162,15 @@ class Reads:
 
     def page(self, find: Find, *, personal: bool = False) -> schemas.OrphansPage:
         """Return a page of the list; one after the last is empty."""
-        with self._connection() as connection:
-            driver_ids = self._lists.get(
-                (find.status, find.detected_reason, find.driver_id, find.sort),
-                _newest_entry(connection),
-                LIST_SECONDS,
-                lambda: _find(connection, find),
-            )
+        quarantine = self._kept.get(
+            "quarantine", self._newest_entry(), LIST_SECONDS, lambda: self._read(_quarantine)
+        )
+        driver_ids = self._lists.get(
+            (find.status, find.detected_reason, find.driver_id, find.sort),
+            quarantine,
+            LIST_SECONDS,
+            lambda: quarantine.found(find),
+        )
         first = (find.page - 1) * find.page_size
         return schemas.OrphansPage(
             orphans=self._orphans(driver_ids[first : first + find.page_size], personal),
@@ -163,13 +187,9 @@ class Reads:
 
     def metrics(self) -> schemas.OrphansMetrics:
         """Return the counts of the card."""
-        with self._connection() as connection:
-            return self._kept.get(
-                "metrics",
-                _newest_entry(connection),
-                METRICS_SECONDS,
-                lambda: _metrics(_heavy(connection, statement("console_metrics"))),
-            )
+        return self._kept.get(
+            "metrics", self._newest_entry(), METRICS_SECONDS, lambda: self._read(_metrics)
+        )
 
     def explanation(self, driver_id: str) -> schemas.Explanation | None:
         """Say why a driver is or is not an orphan; None if the database does not know it."""
@@ -208,13 +228,13 @@ class Reads:
         As the user of the connection: `dbt test` makes the views of violations anew each time, and
         with them a grant to the reader would be gone.
         """
-        with self._connection(as_reader=False) as connection:
-            return self._kept.get("criteria", None, HEAVY_SECONDS, lambda: _criteria(connection))
+        return self._kept.get(
+            "criteria", None, HEAVY_SECONDS, lambda: self._read(_criteria, as_reader=False)
+        )
 
     def funnel(self) -> schemas.Funnel:
         """Count the drivers in each stage of the funnel."""
-        with self._connection() as connection:
-            return self._kept.get("funnel", None, HEAVY_SECONDS, lambda: _funnel(connection))
+        return self._kept.get("funnel", None, HEAVY_SECONDS, lambda: self._read(_funnel))
 
     def last_runs(self) -> list[schemas.LedgerRun]:
         """Return the last runs that the ledger's seals tell of."""
@@ -281,19 +301,39 @@ class Reads:
                 if not connection.closed:
                     connection.execute(f"set statement_timeout = '{TIMEOUT}'")
 
+    def _newest_entry(self) -> int | None:
+        """Return the newest entry of the ledger: while it is the same, so is the quarantine."""
+        query = "select max(entry_id) as newest from canon.driver_orphan_quarantine_ledger"
+        newest: int | None = self._read(lambda connection: rows(connection, query)[0]["newest"])
+        return newest
+
+    def _read(self, query: Callable[[Connection], T], *, as_reader: bool = True) -> T:
+        """Read on a connection that only who computes an answer has, not who waits for it."""
+        with self._connection(as_reader=as_reader) as connection:
+            return query(connection)
+
     @contextmanager
     def _connection(self, *, as_reader: bool = True) -> Iterator[Connection]:
         pool = self._pool if as_reader else self._clear_pool
-        with explained_errors(self._settings):
+        with explained_errors(self._settings), ExitStack() as stack:
             pool.open()
-            with pool.connection(WAIT_SECONDS) as connection:
-                yield connection
+            try:
+                connection = stack.enter_context(pool.connection(WAIT_SECONDS))
+            except PoolTimeout as error:
+                with connect(self._settings, read_only=True):  # or it says why not
+                    raise DatabaseError(
+                        f"All {CONNECTIONS} connections of the console are busy "
+                        f"({self._settings}). Try again in a moment."
+                    ) from error
+            yield connection
 
     def _new_pool(self, *, as_reader: bool) -> ConnectionPool[Connection]:
         return ConnectionPool(
             kwargs={
                 **self._settings.connection_parameters(),
-                "options": f"-c default_transaction_read_only=on -c statement_timeout={TIMEOUT}",
+                # jit: compiling a page's query takes longer than the query.
+                "options": "-c default_transaction_read_only=on -c jit=off"
+                f" -c statement_timeout={TIMEOUT}",
                 "row_factory": dict_row,
                 "autocommit": True,
             },
@@ -301,6 +341,8 @@ class Reads:
             check=ConnectionPool.check_connection,
             min_size=1 if as_reader else 0,
             max_size=CONNECTIONS,
+            # Its waits double up to this: so long after the database it is there again at most.
+            reconnect_timeout=RECONNECT_SECONDS,
             open=False,
         )
 
@@ -318,17 +360,10 @@ def _configure_reader(connection: Connection) -> None:
         connection.execute(sql.SQL("set role {}").format(sql.Identifier(reader)))
 
 
-def _newest_entry(connection: Connection) -> int | None:
-    """Return the newest entry of the ledger: while it is the same, so is the quarantine."""
-    query = "select max(entry_id) as newest from canon.driver_orphan_quarantine_ledger"
-    newest: int | None = rows(connection, query)[0]["newest"]
-    return newest
-
-
-def _find(connection: Connection, find: Find) -> list[str]:
-    query = statement("console_find").format(order=sql.SQL(ORDER[find.sort]))
-    asked = {name: asdict(find)[name] for name in ("status", "detected_reason", "driver_id")}
-    return [row["driver_id"] for row in rows(connection, query, asked)]
+def _quarantine(connection: Connection) -> Quarantine:
+    with connection.cursor(row_factory=class_row(Entry)) as cursor:
+        cursor.execute(statement("console_entries"))
+        return Quarantine(cursor.fetchall())
 
 
 def _heavy(connection: Connection, query: Any, parameters: Any = None) -> list[Row]:
@@ -339,7 +374,8 @@ def _heavy(connection: Connection, query: Any, parameters: Any = None) -> list[R
         return rows(connection, query, parameters)
 
 
-def _metrics(found: list[Row]) -> schemas.OrphansMetrics:
+def _metrics(connection: Connection) -> schemas.OrphansMetrics:
+    found = _heavy(connection, statement("console_metrics"))
     by_status: Counter[str] = Counter()
     by_reason: Counter[str] = Counter()
     by_events: Counter[bool] = Counter()

@@ -51,7 +51,8 @@ class Runs:
         """Start a run; return it once nothing stands in its way, which takes a moment.
 
         Raises RefusedError if another run is on, of this console or elsewhere, or the plan is not
-        one to be applied now; DatabaseError or OutputError if it cannot begin. Nothing was changed.
+        one to be applied now; DatabaseError or OutputError if it cannot begin; IncompleteError if
+        it is stopped in that moment. Nothing was changed.
         """
         with self._changed:
             if self._is_closed:
@@ -363,6 +364,4 @@ def _time_in(name: str) -> datetime | None:
 
 
 def _planned_driver(row: Row) -> PlannedDriver:
-    level = row["evidence_level"]
-    values = {name: row[name] for name in COLUMNS}
-    return PlannedDriver(**values | {"evidence_level": None if level is None else str(level)})
+    return PlannedDriver(**{name: row[name] for name in COLUMNS})

@@ -116,7 +116,7 @@ class Evidence(BaseModel):
     """What the lead events say of an orphan now, and what was refused."""
 
     is_repairable: bool
-    evidence_level: str | None
+    evidence_level: int | None
     strategy: str | None
     lead_rows: list[LeadRow]
     rivals: list[dict[str, Any]]
@@ -208,7 +208,7 @@ class PlannedDriver(BaseModel):
     outcome: str | None
     error: str | None
     has_events: bool | None
-    evidence_level: str | None
+    evidence_level: int | None
     strategy: str | None
     lead_rows_count: int | None
     lead_rows: Any

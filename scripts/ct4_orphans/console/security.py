@@ -213,6 +213,15 @@ class Gate:
 
     def fixer(self, request: Request) -> Person:
         """Return who wants to run the fix. Raises HTTPException 401, 403 or 429."""
+        person = self.stopper(request)
+        self._runs.count(person.name)
+        return person
+
+    def stopper(self, request: Request) -> Person:
+        """Return who wants to stop a run: as who runs one, but never too often.
+
+        Raises HTTPException 401 or 403.
+        """
         if self.tokens is None:
             raise HTTPException(
                 403,
@@ -223,7 +232,6 @@ class Gate:
         self.refuse_other_sites(request, with_cookie=self._by_token(request) is None)
         if not person.may_fix:
             raise HTTPException(403, f"The token of {person.name} has no permission to fix.")
-        self._runs.count(person.name)
         return person
 
     def refuse_execute(self) -> None:
@@ -242,7 +250,7 @@ class Gate:
         """
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
         if origin is not None:
-            is_ours = urlsplit(origin).netloc == request.headers.get("host")
+            is_ours = _place_of(origin) == request.headers.get("host")
             if self.is_behind_https:
                 is_ours = is_ours and origin.startswith("https://")
         else:
@@ -305,6 +313,11 @@ def fixer(request: Request) -> Person:
     return _gate(request).fixer(request)
 
 
+def stopper(request: Request) -> Person:
+    """Return who wants to stop a run."""
+    return _gate(request).stopper(request)
+
+
 def sign_in(request: Request, response: Response, token: str) -> Person:
     """Start a session, its cookie in the response. Raises HTTPException 401, 403 or 429."""
     return _gate(request).sign_in(request, response, token)
@@ -321,6 +334,13 @@ def is_loopback(host: str) -> bool:
         return host in LOOPBACK_NAMES or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _place_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _host_of(header: str) -> str:

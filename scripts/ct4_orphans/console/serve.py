@@ -43,6 +43,8 @@ def serve(
             log_level="warning",
             server_header=False,
             timeout_graceful_shutdown=SECONDS_FOR_OPEN_ANSWERS,
+            # Whose word it takes for the caller's address: a proxy's, on this machine.
+            forwarded_allow_ips="*" if unix_socket else "127.0.0.1,::1",
         )
         with suppress(KeyboardInterrupt):  # uvicorn has ended cleanly, and says it again
             uvicorn.Server(config).run(sockets=[listener])
