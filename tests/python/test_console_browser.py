@@ -269,8 +269,8 @@ def card(page: Page, label: str) -> int:
 @pytest.fixture
 def quarantined(console: Console, visit: MakeVisit) -> int:
     """Something to look at: everybody is fixed; how many are in the quarantine."""
-    page = visit().tab()
     if console.sql("select count(*) from ops.v_orphan_fix_plan where not requires_reprocess"):
+        page = visit().tab()
         execute(page, dry_run(page))
         page.wait_for_selector('[data-mode="execute"][data-state="complete"]')
     return int(console.sql("select count(*) from ops.v_driver_orphans where status='quarantined'"))

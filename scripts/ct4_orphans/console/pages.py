@@ -171,6 +171,8 @@ class Part(Generic[T]):
         """Read a part; what goes wrong with one leaves the others alone."""
         try:
             return cls(read())
+        except NotGrantedError:  # not of a part: of who asks
+            raise
         except OrphansError as error:
             return cls(None, error.format_message())
 
