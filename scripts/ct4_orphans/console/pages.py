@@ -445,6 +445,7 @@ def orphans(request: Request, who: Reader) -> Response:
         page=page,
         metrics=Part.read(reads.metrics),
         fix=FixPanel.of(request, who),
+        is_alone=False,
     )
 
 
@@ -487,10 +488,15 @@ def run(request: Request, who: Reader, run_id: str) -> Response:
 
 
 def _show_run(request: Request, who: Person, found: FixRun) -> Response:
-    template = "_run.html" if "part" in request.query_params else "run.html"
-    is_running = found.state is RunState.running
-    fix = FixPanel.of(request, who, found)
-    return _render(request, template, who, fix=fix, is_running=is_running)
+    is_alone = "part" not in request.query_params
+    return _render(
+        request,
+        "run.html" if is_alone else "_run.html",
+        who,
+        fix=FixPanel.of(request, who, found),
+        is_running=found.state is RunState.running,
+        is_alone=is_alone,
+    )
 
 
 # --- signing in ---
