@@ -679,6 +679,31 @@ def test_who_is_not_signed_in_is_sent_there_and_back_again() -> None:
     assert client(refusing(401)).get("/parts/criteria").status_code == 401
 
 
+def test_a_failure_still_says_who_is_signed_in() -> None:
+    says = words_of(client(stub_app(away())).get("/orphans/a").text)
+    assert ES["database.away.title"] in says and ES["sign_out"] in says
+
+
+def test_an_unforeseen_failure_is_a_page_and_tells_nothing_of_it() -> None:
+    answer = client(stub_app(StubReads(explanation=ValueError("secret")))).get("/orphans/a")
+    assert answer.status_code == 500
+    assert ES["error.title"] in answer.text and "secret" not in answer.text
+
+
+def test_a_database_that_is_away_is_tried_once_for_a_page() -> None:
+    class Counting(StubReads):
+        tries = 0
+
+        def _answer(self, name: str) -> object:
+            self.tries += 1
+            return super()._answer(name)
+
+    for address in ("/", "/?full=1", "/orphans"):
+        reads = Counting(**away().answers)
+        assert client(stub_app(reads)).get(address).status_code == 503
+        assert reads.tries == 1, address
+
+
 def test_who_may_not_is_told_so_in_words() -> None:
     answer = client(refusing(403)).get("/orphans")
     assert answer.status_code == 403

@@ -328,6 +328,7 @@ def _render(
 def _problem(
     request: Request, status: int, key: str, who: Person | None = None, detail: str = ""
 ) -> Response:
+    who = who or getattr(request.state, "who", None)
     is_part = request.url.path.startswith("/parts/") or "part" in request.query_params
     template = "_problem.html" if is_part else "problem.html"
     return _render(request, template, who, status, key=key, detail=detail)
@@ -364,7 +365,14 @@ class PageRoute(APIRoute):
 router = APIRouter(
     route_class=PageRoute, include_in_schema=False, default_response_class=HTMLResponse
 )
-Reader = Annotated[Person, Depends(security.reader)]
+
+
+def _reader(request: Request, person: Annotated[Person, Depends(security.reader)]) -> Person:
+    request.state.who = person  # for a page that tells of a failure
+    return person
+
+
+Reader = Annotated[Person, Depends(_reader)]
 
 
 def _reads(request: Request) -> Reads:
@@ -383,8 +391,10 @@ def dashboard(request: Request, who: Reader, full: str = "") -> Response:
     """Show the dashboard; its slow parts only if asked for, the script fetches them."""
     reads = _reads(request)
     health = Part[Health].read(reads.health)
-    metrics = Part[OrphansMetrics].read(reads.metrics)
-    is_full = full == "1"
+    is_away = health.value is None or health.value.status != "ok"
+    away = (health.value.message if health.value else health.error) or "unavailable"
+    metrics = Part[OrphansMetrics](None, away) if is_away else Part.read(reads.metrics)
+    is_full = full == "1" and not is_away
     return _render(
         request,
         "dashboard.html",
@@ -392,7 +402,7 @@ def dashboard(request: Request, who: Reader, full: str = "") -> Response:
         503 if metrics.error else 200,
         health=health,
         metrics=metrics,
-        runs=Part.read(reads.last_runs),
+        runs=Part(None, away) if is_away else Part.read(reads.last_runs),
         **(_criteria(request) | _funnel(request) if is_full else {}),
         is_full=is_full,
         listing=Listing(Find()),
@@ -443,8 +453,9 @@ def orphans(request: Request, who: Reader) -> Response:
         listing=listing,
         is_denied=is_denied,
         page=page,
-        metrics=Part.read(reads.metrics),
-        fix=FixPanel.of(request, who),
+        # Each try to reach a database that is away takes seconds: one is enough.
+        metrics=Part(None, page.error) if page.error else Part.read(reads.metrics),
+        fix=None if page.error else FixPanel.of(request, who),
         is_alone=False,
     )
 
