@@ -44,7 +44,8 @@ LINKS_OF_A_PERSON = Index(
     "canon.identity_links",
     "person_key",
     "the guard answers faster at each commit of a link (147 ms -> 0.5 ms), and so do "
-    "ops.v_driver_orphans for one driver (406 ms -> 2 ms at 1 million drivers) and the console's list",
+    "ops.v_driver_orphans for one driver (406 ms -> 2 ms at 1 million drivers), and the list of "
+    "the console",
 )
 DAYS_OF_A_DRIVER = Index(
     "ct4_orphans_driver_id",
