@@ -7,6 +7,7 @@ called by the script. Whatever fails is said in words, with what to do, in its p
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ct4_orphans.console import security
-from ct4_orphans.console.reads import Find, Reads
+from ct4_orphans.console.reads import Find, NotGrantedError, Reads
 from ct4_orphans.console.runs import Runs
 from ct4_orphans.console.schemas import (
     Check,
@@ -47,7 +48,15 @@ SORTS = get_args(Sort)
 NEWEST_FIRST = ("detected_at", "last_updated_at")  # what a first click on a date means
 STATS = ("processed", "resolved_relinked", "quarantined", "released", "links_created")
 STATS_IF_ANY = ("changed", "refused", "already_applied", "not_reached", "links_skipped", "errors")
+VIEWS = (
+    "ops.v_driver_orphans",
+    "ops.v_cabinet_funnel_status",
+    "ops.v_ct4_eligible_drivers",
+    "ops.v_payment_calculation",
+)
 CRITERIA = ("1", "2", "3", "4", "5")
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -162,6 +171,8 @@ class Part(Generic[T]):
         """Read a part; what goes wrong with one leaves the others alone."""
         try:
             return cls(read())
+        except NotGrantedError:  # not of a part: of who asks
+            raise
         except OrphansError as error:
             return cls(None, error.format_message())
 
@@ -275,6 +286,7 @@ TEMPLATES.globals |= {
     "statuses": [status.value for status in Status],
     "reasons": [reason.value for reason in Reason],
     "drivers_shown": DRIVERS_SHOWN,
+    "views": VIEWS,
     "stats_shown": STATS,
     "stats_if_any": STATS_IF_ANY,
 }
@@ -338,8 +350,13 @@ class PageRoute(APIRoute):
                 response = _problem(request, error.status_code, key, detail=str(error.detail))
                 response.headers.update(error.headers or {})
                 return response
+            except NotGrantedError as error:
+                return _problem(request, 403, "forbidden", detail=error.format_message())
             except OrphansError as error:
                 return _problem(request, 503, "database.away", detail=error.format_message())
+            except Exception:
+                log.exception("%s %s", request.method, request.url.path)
+                return _problem(request, 500, "error")
 
         return handle_in_words
 

@@ -163,7 +163,7 @@ class Fix {
             else await this.finish(answer.body.id);
             return;
         }
-        this.sending?.remove();
+        this.showSent();
         this.tell(answer);
         if (this.watched) return;
         this.isBusy = false;
@@ -204,8 +204,10 @@ class Fix {
         if (this.announcer.textContent !== text) this.announcer.textContent = text;
     }
 
+    // What was shown before is out of the way until there is an answer.
     showSending() {
-        this.sending?.remove();
+        this.showSent();
+        this.place.hidden = true;
         const box = document.createElement("div");
         box.className = "progress run";
         const bar = document.createElement("progress");
@@ -216,6 +218,11 @@ class Fix {
         this.sending = box;
         this.place.before(box);
         this.announce(step.textContent);
+    }
+
+    showSent() {
+        this.sending?.remove();
+        this.place.hidden = false;
     }
 
     // Show the run that is on, whoever started it: this tab, another one, another person.
@@ -240,7 +247,7 @@ class Fix {
     }
 
     replace(html) {
-        this.sending?.remove();
+        this.showSent();
         this.place.innerHTML = html;
         this.bind();
     }
@@ -325,7 +332,7 @@ class Fix {
         this.finished = id;
         const html = await this.fragment(id);
         this.watched = null;
-        this.sending?.remove();
+        this.showSent();
         if (html !== null) {
             this.replace(html);
             const title = $("#run-title", this.place);
