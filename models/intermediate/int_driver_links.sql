@@ -1,5 +1,5 @@
--- Without CTEs: PostgreSQL merges a view into the query around it only if it has none, and
--- only then can an index find the links of one person.
+-- Without CTEs: PostgreSQL merges a view into the query around it only if it has none,
+-- and only then can an index find the links of one person.
 select
     source_pk as driver_id,
     person_key,

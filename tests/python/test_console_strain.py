@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from ct4_orphans.console import reads as reading
 from ct4_orphans.console import security
 from ct4_orphans.console.app import ConsoleOptions, create_app
@@ -173,3 +176,33 @@ def test_a_run_can_be_stopped_however_often_one_was_started(client: TestClient) 
     ]
     assert started == [409] * security.RUNS_PER_MINUTE + [429]
     assert client.post(f"{API}/run-fix/{NOBODY}/stop").status_code == 404
+
+
+def test_a_client_that_hangs_up_half_way_leaves_no_connection_behind(
+    built_database: Settings, tmp_path: Path
+) -> None:
+    app = create_app(built_database, ConsoleOptions(tmp_path))
+    has_ended = threading.Event()
+
+    def endless(**_: object) -> Iterator[str]:
+        try:
+            while True:
+                yield "driver_id\n" * 10_000
+        finally:
+            has_ended.set()
+
+    app.state.reads.plan_csv = endless
+    listener = socket.create_server(("127.0.0.1", 0))
+    console = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = threading.Thread(target=console.run, args=[[listener]])
+    thread.start()
+    gc.disable()  # which would come by chance
+    try:
+        with socket.create_connection(listener.getsockname()) as client:
+            client.sendall(f"GET {API}/plan.csv HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+        assert has_ended.wait(10)
+    finally:
+        gc.enable()
+        console.should_exit = True
+        thread.join(30)

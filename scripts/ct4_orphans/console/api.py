@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
+from itertools import chain
 from pathlib import Path as FilePath
 from typing import Annotated, Any, TypeVar, cast
 
+from anyio import CancelScope
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import AfterValidator
+from starlette.types import Receive, Scope, Send
 
 from ct4_orphans.console import schemas, security
 from ct4_orphans.console.reads import Find, Reads
@@ -150,18 +154,23 @@ def plan_csv(
 ) -> StreamingResponse:
     """Give all of the plan as CSV, with the columns of the reports."""
     lines = _reads(request).plan_csv(limit=limit, reprocess_quarantined=reprocess_quarantined)
-    return StreamingResponse(_begun(lines), media_type="text/csv; charset=utf-8")
+    return _Lines(lines, media_type="text/csv; charset=utf-8")
 
 
-def _begun(lines: Iterator[str]) -> Iterator[str]:
-    """Get the first line now: what fails then is an answer of its own, not half a file."""
-    first = next(lines)
+class _Lines(StreamingResponse):
+    """What comes from a connection, which is given back at the end, or when the client is gone."""
 
-    def all_lines() -> Iterator[str]:
-        yield first
-        yield from lines
+    def __init__(self, lines: Generator[str, None, None], media_type: str) -> None:
+        first = next(lines)  # what fails here is an answer of its own, not half a file
+        super().__init__(chain([first], lines), media_type=media_type)
+        self._lines = lines
 
-    return all_lines()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await run_in_threadpool(self._lines.close)
 
 
 @router.get(f"{PREFIX}/criteria", operation_id="getOrphansCriteria", responses=READ)

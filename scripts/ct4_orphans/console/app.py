@@ -11,9 +11,11 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from ct4_orphans.console import api, pages
 from ct4_orphans.console.reads import NotGrantedError, Reads
@@ -80,6 +82,7 @@ def create_app(settings: Settings, options: ConsoleOptions) -> FastAPI:
     app.middleware("http")(_guarded)
     app.add_exception_handler(OrphansError, _in_one_line)
     app.add_exception_handler(RequestValidationError, _what_is_wrong)
+    app.add_exception_handler(HTTPException, _as_it_says)
     app.include_router(api.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -115,6 +118,14 @@ def _in_one_line(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in STATUS_OF if isinstance(error, kind)), 500)
     message = error.format_message() if isinstance(error, OrphansError) else "Something failed."
     return JSONResponse({"detail": message}, status)
+
+
+async def _as_it_says(request: Request, error: Exception) -> Response:
+    """Answer as FastAPI does, but to a body that is no JSON at all as to any malformed one."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    if error.status_code == 400 and request.url.path.startswith(api.PREFIX):
+        return JSONResponse({"detail": "body: it is no JSON that can be read."}, 422)
+    return await http_exception_handler(request, error)
 
 
 def _what_is_wrong(request: Request, error: Exception) -> Response:

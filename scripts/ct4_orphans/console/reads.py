@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -215,7 +215,7 @@ class Reads:
 
     def plan_csv(
         self, *, limit: int | None = None, reprocess_quarantined: bool = False
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Give the plan line by line, as the fix's CSV report has it."""
         with self._planned(limit, reprocess_quarantined) as (planned, _):
             yield report.csv_line(report.COLUMNS)
