@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 import subprocess
@@ -19,13 +20,16 @@ from ct4_orphans.demo import job
 from ct4_orphans.errors import DatabaseError
 
 REQUESTS_A_SECOND = 50
-SECONDS = 20
+SECONDS = 40
 PAGE_SIZE = 50
 LIST = "/api/v1/identity/orphans"
 
 
 def latencies(settings: Settings, orphans: int, output_dir: Path) -> list[float]:
-    """Return the seconds from the moment each request was due to its whole answer."""
+    """Return the seconds from the moment each request was due to its whole answer.
+
+    Infinitely many where it was refused: too many waited for a connection.
+    """
     with _console(settings, output_dir) as url:
         return asyncio.run(_ask(url, _questions(orphans)))
 
@@ -60,9 +64,7 @@ async def _ask(url: str, questions: list[str]) -> list[float]:
             due = start + number / REQUESTS_A_SECOND
             await asyncio.sleep(due - time.monotonic())
             answer = await client.get(question)
-            if answer.status_code != 200:
-                raise DatabaseError(f"{question}: {answer.status_code} {answer.text[:200]}")
-            return time.monotonic() - due
+            return time.monotonic() - due if answer.status_code == 200 else math.inf
 
         return await asyncio.gather(
             *(ask(number, question) for number, question in enumerate(questions))

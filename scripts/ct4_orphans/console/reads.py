@@ -5,6 +5,8 @@ Every number is a view's. What takes long is counted once for all who ask at the
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -45,7 +47,7 @@ TIMEOUT = "15s"
 TIMEOUT_OF_THE_HEAVY = "60s"
 LISTS_KEPT = 64  # less than a megabyte each, with 100,000 orphans
 # A commit can come with a lower entry_id than the newest: then list and counts are this behind.
-LIST_SECONDS = METRICS_SECONDS = 15.0
+LIST_SECONDS = METRICS_SECONDS = 30.0
 HEAVY_SECONDS = 60.0
 
 MASKED = sql.Identifier("ct4_orphans", "int_masked_orphans")
@@ -61,6 +63,7 @@ STAGES = (
 )
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class NotGrantedError(OrphansError):
@@ -91,38 +94,21 @@ class Entry(NamedTuple):
     last_updated_at: datetime
 
 
-@dataclass(frozen=True, eq=False)
-class Quarantine:
-    """All entries at one moment, in the order of their ids: any list is found in it at once."""
-
-    entries: list[Entry]
-
-    def found(self, find: Find) -> list[str]:
-        """Return the ids of the list that is asked for, ties in the order of ids."""
-        column = find.sort.removeprefix("-")
-        entries = [
-            entry
-            for entry in self.entries
-            if (find.status is None or entry.status == find.status.value)
-            and (
-                find.detected_reason is None or entry.detected_reason == find.detected_reason.value
-            )
-            and entry.driver_id.startswith(find.driver_id or "")
-        ]
-        entries.sort(key=attrgetter(column), reverse=find.sort.startswith("-"))
-        return [entry.driver_id for entry in entries]
-
-
 @dataclass
 class _Slot:
     lock: threading.Lock = field(default_factory=threading.Lock)
+    is_filled: bool = False
     version: Any = None
     until: float = 0.0
     value: Any = None
 
 
 class Kept:
-    """Answers for a while: who asks while one is computed waits for it."""
+    """Answers for a while: who asks while the first one is computed waits for it.
+
+    An answer that is too old is given once more for as long, while one who asked has another made
+    in the background: nobody waits because of the time alone.
+    """
 
     def __init__(self, at_most: int) -> None:
         self._at_most = at_most
@@ -130,18 +116,71 @@ class Kept:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, version: Any, seconds: float, compute: Callable[[], T]) -> T:
-        """Return the answer of this version, not older than so many seconds."""
+        """Return the answer of this version, not older than twice so many seconds."""
         with self._lock:
             slot = self._slots.setdefault(key, _Slot())
             self._slots.move_to_end(key)
             while len(self._slots) > self._at_most:
                 self._slots.popitem(last=False)
-        with slot.lock:
-            if slot.version != version or time.monotonic() >= slot.until:
-                slot.value = compute()
-                slot.version, slot.until = version, time.monotonic() + seconds
-            value: T = slot.value
-            return value
+
+        def refill() -> None:
+            value = compute()
+            slot.value, slot.version, slot.is_filled = value, version, True
+            slot.until = time.monotonic() + seconds
+
+        def refill_later() -> None:
+            try:
+                refill()
+            except OrphansError as error:  # who asks when it is really too old hears of it
+                log.warning("%s", error.format_message())
+            finally:
+                slot.lock.release()
+
+        def is_of_use(until: float) -> bool:
+            return slot.is_filled and slot.version == version and time.monotonic() < until
+
+        if not is_of_use(slot.until + seconds):
+            with slot.lock:
+                if not is_of_use(slot.until):
+                    refill()
+        elif not is_of_use(slot.until) and slot.lock.acquire(blocking=False):
+            threading.Thread(target=refill_later, name=f"read {key}", daemon=True).start()
+        value: T = slot.value
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Quarantine:
+    """All entries at one moment, in the order of their ids: any list is found in it at once."""
+
+    entries: list[Entry]
+    lists: Kept = field(default_factory=lambda: Kept(LISTS_KEPT))
+
+    def found(self, find: Find) -> list[str]:
+        """Return the ids of the list that is asked for, ties in the order of ids."""
+
+        status = find.status and find.status.value
+        reason = find.detected_reason and find.detected_reason.value
+
+        def filtered() -> list[str]:
+            return [
+                entry.driver_id
+                for entry in self._sorted(find.sort)
+                if (status is None or entry.status == status)
+                and (reason is None or entry.detected_reason == reason)
+            ]
+
+        key = (find.status, find.detected_reason, find.sort)
+        driver_ids = self.lists.get(key, None, math.inf, filtered)
+        if find.driver_id:
+            return [driver_id for driver_id in driver_ids if driver_id.startswith(find.driver_id)]
+        return driver_ids
+
+    def _sorted(self, sort: Sort) -> list[Entry]:
+        column, is_descending = attrgetter(sort.removeprefix("-")), sort.startswith("-")
+        return self.lists.get(
+            sort, None, math.inf, lambda: sorted(self.entries, key=column, reverse=is_descending)
+        )
 
 
 class Reads:
@@ -152,8 +191,8 @@ class Reads:
         self._fix_enabled = fix_enabled
         self._pool = self._new_pool(as_reader=True)
         self._clear_pool = self._new_pool(as_reader=False)
-        self._lists = Kept(LISTS_KEPT)
         self._kept = Kept(LISTS_KEPT)
+        self._last: Quarantine | None = None
 
     def close(self) -> None:
         """Close all connections."""
@@ -162,15 +201,7 @@ class Reads:
 
     def page(self, find: Find, *, personal: bool = False) -> schemas.OrphansPage:
         """Return a page of the list; one after the last is empty."""
-        quarantine = self._kept.get(
-            "quarantine", self._newest_entry(), LIST_SECONDS, lambda: self._read(_quarantine)
-        )
-        driver_ids = self._lists.get(
-            (find.status, find.detected_reason, find.driver_id, find.sort),
-            quarantine,
-            LIST_SECONDS,
-            lambda: quarantine.found(find),
-        )
+        driver_ids = self._quarantine().found(find)
         first = (find.page - 1) * find.page_size
         return schemas.OrphansPage(
             orphans=self._orphans(driver_ids[first : first + find.page_size], personal),
@@ -301,6 +332,18 @@ class Reads:
                 if not connection.closed:
                     connection.execute(f"set statement_timeout = '{TIMEOUT}'")
 
+    def _quarantine(self) -> Quarantine:
+        return self._kept.get(
+            "quarantine", self._newest_entry(), LIST_SECONDS, self._quarantine_now
+        )
+
+    def _quarantine_now(self) -> Quarantine:
+        """Return what was read before if nothing has changed: its lists are found already."""
+        entries = self._read(_entries)
+        if self._last is None or self._last.entries != entries:
+            self._last = Quarantine(entries)
+        return self._last
+
     def _newest_entry(self) -> int | None:
         """Return the newest entry of the ledger: while it is the same, so is the quarantine."""
         query = "select max(entry_id) as newest from canon.driver_orphan_quarantine_ledger"
@@ -360,10 +403,9 @@ def _configure_reader(connection: Connection) -> None:
         connection.execute(sql.SQL("set role {}").format(sql.Identifier(reader)))
 
 
-def _quarantine(connection: Connection) -> Quarantine:
+def _entries(connection: Connection) -> list[Entry]:
     with connection.cursor(row_factory=class_row(Entry)) as cursor:
-        cursor.execute(statement("console_entries"))
-        return Quarantine(cursor.fetchall())
+        return cursor.execute(statement("console_entries")).fetchall()
 
 
 def _heavy(connection: Connection, query: Any, parameters: Any = None) -> list[Row]:

@@ -86,8 +86,11 @@ def _listening(host: str, port: int, unix_socket: Path | None) -> Iterator[socke
             listener.bind(str(unix_socket))
             unix_socket.chmod(0o660)
         else:
-            family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            listener = socket.socket(family, kind)
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )[0]
+            # With the protocol, or asyncio sets no TCP_NODELAY: 40 ms more for every answer.
+            listener = socket.socket(family, kind, protocol)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
     except OSError as error:
