@@ -82,6 +82,7 @@ def create_app(settings: Settings, options: ConsoleOptions) -> FastAPI:
     app.middleware("http")(_guarded)
     app.add_exception_handler(OrphansError, _in_one_line)
     app.add_exception_handler(RequestValidationError, _what_is_wrong)
+    app.add_exception_handler(404, _unknown_address)
     app.add_exception_handler(HTTPException, _as_it_says)
     app.include_router(api.router)
     app.include_router(pages.router)
@@ -126,6 +127,16 @@ async def _as_it_says(request: Request, error: Exception) -> Response:
     if error.status_code == 400 and request.url.path.startswith(api.PREFIX):
         return JSONResponse({"detail": "body: it is no JSON that can be read."}, 422)
     return await http_exception_handler(request, error)
+
+
+async def _unknown_address(request: Request, error: Exception) -> Response:
+    """Answer a person with a page, a program with one line."""
+    if isinstance(error, HTTPException):
+        wants_page = "text/html" in request.headers.get("accept", "")
+        if wants_page and not request.url.path.startswith(("/api/", "/static/")):
+            return pages.unknown_address(request)
+        return await http_exception_handler(request, error)
+    raise error
 
 
 def _what_is_wrong(request: Request, error: Exception) -> Response:

@@ -334,6 +334,11 @@ def _problem(
     return _render(request, template, who, status, key=key, detail=detail)
 
 
+def unknown_address(request: Request) -> Response:
+    """Say that there is no such page."""
+    return _problem(request, 404, "not_found")
+
+
 class PageRoute(APIRoute):
     """A route whose refusals and failures are pages."""
 
