@@ -194,7 +194,7 @@ class Gate:
         self.is_behind_https = is_behind_https
         self.sessions = Sessions()
         self._runs = Limiter(RUNS_PER_MINUTE)
-        self._sign_ins = Limiter(SIGN_INS_PER_MINUTE)
+        self._failed_sign_ins = Limiter(SIGN_INS_PER_MINUTE)
 
     def reader(self, request: Request) -> Person:
         """Return who is asking. Raises HTTPException 401 if nobody says so."""
@@ -261,9 +261,9 @@ class Gate:
     def sign_in(self, request: Request, response: Response, token: str) -> Person:
         """Start a session. Raises HTTPException 401, 403 or 429."""
         self.refuse_other_sites(request, with_cookie=False)
-        self._sign_ins.count(request.client.host if request.client else "-")
         person = self.tokens.person(token) if self.tokens else None
         if person is None:
+            self._failed_sign_ins.count(request.client.host if request.client else "-")
             raise HTTPException(401, "Nobody has this token.")
         response.set_cookie(
             SESSION_COOKIE,
