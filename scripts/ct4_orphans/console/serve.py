@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ def serve(
             # Whose word it takes for the caller's address: a proxy's, on this machine.
             forwarded_allow_ips="*" if unix_socket else "127.0.0.1,::1",
         )
-        with suppress(KeyboardInterrupt):  # uvicorn has ended cleanly, and says it again
+        with suppress(KeyboardInterrupt), _sigterm_as_ctrl_c():
             uvicorn.Server(config).run(sockets=[listener])
     click.echo("The console has ended.")
 
@@ -71,6 +72,16 @@ def _writes(options: ConsoleOptions) -> str:
     if not options.fix_enabled:
         return f"Dry-runs by {', '.join(who)}; to execute, ENABLE_ORPHANS_FIX=true is missing."
     return f"The fix can be executed by {', '.join(who)}."
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Uvicorn ends cleanly at both, and then raises the signal once more for who called it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _url(host: str, port: int) -> str:
