@@ -32,4 +32,4 @@ select
     driver_links_count,
     lead_events_count,
     last_updated_at
-from {{ ref('v_driver_orphans') }}
+from {{ ref('int_orphans') }}

@@ -361,7 +361,7 @@ def test_a_run_extends_an_older_view_and_refuses_what_it_cannot_replace(
             null::text as funnel_status, null::bool as connected_flag, null::date as connected_date,
             null::int as trips_total;
 
-        drop view ops.v_driver_orphans cascade;
+        drop view ops.v_driver_orphans;
         create table ops.v_driver_orphans (driver_id varchar primary key);
         insert into ops.v_driver_orphans values ('kept');
         """,
