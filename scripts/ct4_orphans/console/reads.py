@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -26,6 +24,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from ct4_orphans import audit, explain, indexes, report, verify
 from ct4_orphans import fix as fixing
 from ct4_orphans.console import schemas
+from ct4_orphans.console.kept import Kept
 from ct4_orphans.console.schemas import Reason, Sort, Status
 from ct4_orphans.database import (
     SESSION,
@@ -92,61 +91,6 @@ class Entry(NamedTuple):
     detected_reason: str
     detected_at: datetime
     last_updated_at: datetime
-
-
-@dataclass
-class _Slot:
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    is_filled: bool = False
-    version: Any = None
-    until: float = 0.0
-    value: Any = None
-
-
-class Kept:
-    """Answers for a while: who asks while the first one is computed waits for it.
-
-    An answer that is too old is given once more for as long, while one who asked has another made
-    in the background: nobody waits because of the time alone.
-    """
-
-    def __init__(self, at_most: int) -> None:
-        self._at_most = at_most
-        self._slots: OrderedDict[Hashable, _Slot] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, version: Any, seconds: float, compute: Callable[[], T]) -> T:
-        """Return the answer of this version, not older than twice so many seconds."""
-        with self._lock:
-            slot = self._slots.setdefault(key, _Slot())
-            self._slots.move_to_end(key)
-            while len(self._slots) > self._at_most:
-                self._slots.popitem(last=False)
-
-        def refill() -> None:
-            value = compute()
-            slot.value, slot.version, slot.is_filled = value, version, True
-            slot.until = time.monotonic() + seconds
-
-        def refill_later() -> None:
-            try:
-                refill()
-            except OrphansError as error:  # who asks when it is really too old hears of it
-                log.warning("%s", error.format_message())
-            finally:
-                slot.lock.release()
-
-        def is_of_use(until: float) -> bool:
-            return slot.is_filled and slot.version == version and time.monotonic() < until
-
-        if not is_of_use(slot.until + seconds):
-            with slot.lock:
-                if not is_of_use(slot.until):
-                    refill()
-        elif not is_of_use(slot.until) and slot.lock.acquire(blocking=False):
-            threading.Thread(target=refill_later, name=f"read {key}", daemon=True).start()
-        value: T = slot.value
-        return value
 
 
 @dataclass(frozen=True, eq=False)
