@@ -5,7 +5,6 @@ Every number is a view's. What takes long is counted once for all who ask at the
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -62,7 +61,6 @@ STAGES = (
 )
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 class NotGrantedError(OrphansError):
