@@ -1313,6 +1313,16 @@ def test_entries_since_the_last_seal_are_not_sealed(sealed: Connection) -> None:
     assert now_is(sealed) == (7, 1, [], [])
 
 
+def test_entries_without_a_run_are_not_those_of_runs(connection: Connection) -> None:
+    (before,) = seals.rows_of(connection, "audit_now", {})
+    append(connection, 8, 1, None)
+    append(connection, 8, 2, uuid.uuid4())
+    append(connection, 8, 3, uuid.uuid4())
+    (after,) = seals.rows_of(connection, "audit_now", {})
+    assert after["entries"] == before["entries"] + 3
+    assert after["entries_of_runs"] == before["entries_of_runs"] + 2
+
+
 def test_protection_is_held_against_the_last_seal(sealed: Connection) -> None:
     sealed.execute(UNPROTECTED)  # type: ignore[arg-type]
     assert now_is(sealed) == (6, 0, FOUND_UNPROTECTED, [])
