@@ -245,7 +245,8 @@ def events(request: Request, who: Reader, id: RunId) -> StreamingResponse:
 async def _events(request: Request, id: uuid.UUID) -> AsyncIterator[str]:
     told = None
     while not await request.is_disconnected():
-        run = _runs(request).get(id)
+        # Not here in the loop, where all would wait with it: a stop can hold the runs for seconds.
+        run = await run_in_threadpool(_runs(request).get, id)
         if run is None:
             return
         if run != told:

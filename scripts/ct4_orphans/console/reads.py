@@ -153,11 +153,6 @@ class Reads:
             total_pages=-(-len(driver_ids) // find.page_size),
         )
 
-    def orphan(self, driver_id: str, *, personal: bool = False) -> schemas.Orphan | None:
-        """Return a driver's row of the list, None if it was never in the quarantine."""
-        found = self._orphans([driver_id], personal)
-        return found[0] if found else None
-
     def metrics(self) -> schemas.OrphansMetrics:
         """Return the counts of the card."""
         return self._kept.get(
