@@ -4,51 +4,30 @@ with event_persons as (
 
 ),
 
-driver_links as (
-
-    select * from {{ ref('int_driver_links') }}
-
-),
-
 excluded_drivers as (
 
     select * from {{ ref('int_excluded_drivers') }}
 
 ),
 
+-- A person has one driver or none, so the driver adds no row. It is among the keys, and
+-- the first of them, for who asks about one driver, or sorts by it.
 leads as (
 
     select
+        driver_id,
         person_key,
         origin_tag,
         min(event_date) as lead_date,
         case
             when origin_tag = 'fleet_migration'
                 then (array_agg(scout_id order by event_date desc, event_id desc))[1]
-        end as scout_id
+        end as scout_id,
+        max(match_rule)::varchar as match_rule,
+        max(confidence_level) as confidence_level,
+        max(snapshot_at) as snapshot_at
     from event_persons
-    group by person_key, origin_tag
-
-),
-
--- Whether the driver is excluded is asked here, where PostgreSQL knows how many drivers
--- there are: of conversions and their rules it expects a handful, and would compare
--- each with every excluded driver.
-current_drivers as (
-
-    select distinct on (driver_links.person_key)
-        driver_links.person_key,
-        driver_links.driver_id,
-        driver_links.match_rule,
-        driver_links.confidence_level,
-        driver_links.snapshot_at,
-        excluded_drivers.driver_id is not null as is_excluded
-    from driver_links
-    left join excluded_drivers on driver_links.driver_id = excluded_drivers.driver_id
-    order by
-        driver_links.person_key,
-        driver_links.linked_at desc,
-        driver_links.link_id desc
+    group by driver_id, person_key, origin_tag
 
 ),
 
@@ -59,13 +38,16 @@ final as (
         leads.origin_tag,
         leads.lead_date,
         leads.scout_id,
-        current_drivers.driver_id,
-        current_drivers.match_rule,
-        current_drivers.confidence_level,
-        current_drivers.snapshot_at,
-        current_drivers.is_excluded
+        leads.driver_id,
+        leads.match_rule,
+        leads.confidence_level,
+        leads.snapshot_at,
+        case
+            when leads.driver_id is not null
+                then excluded_drivers.driver_id is not null
+        end as is_excluded
     from leads
-    left join current_drivers on leads.person_key = current_drivers.person_key
+    left join excluded_drivers on leads.driver_id = excluded_drivers.driver_id
 
 )
 

@@ -1,6 +1,12 @@
-with conversions as (
+with event_persons as (
 
-    select * from {{ ref('int_conversions') }}
+    select * from {{ ref('int_lead_event_origins') }}
+
+),
+
+excluded_drivers as (
+
+    select * from {{ ref('int_excluded_drivers') }}
 
 ),
 
@@ -11,16 +17,24 @@ yango_ledger as (
 ),
 
 -- One row a driver, which is one a person: a person with both origins counts as
--- cabinet.
+-- cabinet. From the events themselves: conversions would be sorted once more.
 converted_drivers as (
 
-    select distinct on (conversions.person_key) conversions.*
-    from conversions
+    select
+        driver_id,
+        person_key,
+        min(origin_tag collate "C") collate "default" as origin_tag,
+        coalesce(
+            min(event_date) filter (where origin_tag = 'cabinet'), min(event_date)
+        ) as lead_date,
+        max(match_rule) as match_rule,
+        max(confidence_level) as confidence_level,
+        max(snapshot_at) as snapshot_at
+    from event_persons
     where
-        conversions.driver_id is not null
-        and coalesce(conversions.origin_tag in ('cabinet', 'fleet_migration'), false)
-        and conversions.is_excluded is not true
-    order by conversions.person_key, conversions.origin_tag collate "C"
+        driver_id is not null
+        and coalesce(origin_tag in ('cabinet', 'fleet_migration'), false)
+    group by driver_id, person_key
 
 ),
 
@@ -73,6 +87,12 @@ joined as (
         ) as latest_snapshot_at
     from converted_drivers
     left join latest_ledger on converted_drivers.driver_id = latest_ledger.driver_id
+    where
+        not exists (
+            select 1
+            from excluded_drivers
+            where excluded_drivers.driver_id = converted_drivers.driver_id
+        )
 
 ),
 

@@ -16,7 +16,11 @@ LONGEST_NAME_OF_A_RELATION = 63
 @pytest.fixture(scope="module")
 def manifest(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict:
     target = tmp_path_factory.mktemp("target")
-    must_run("dbt", "parse", settings=server, DBT_TARGET_PATH=str(target))
+    must_run(
+        *("dbt", "--warn-error-options", '{"error": ["Deprecations"]}', "parse"),
+        settings=server,
+        DBT_TARGET_PATH=str(target),
+    )
     return json.loads((target / "manifest.json").read_text())
 
 
