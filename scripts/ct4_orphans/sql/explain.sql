@@ -84,7 +84,6 @@ select
         ),
         '[]'
     ) as history,
-    -- By the person too, whose events an index finds: their driver alone takes a pass over all.
     jsonb_build_object(
         'ops.v_driver_orphans', exists (
             select 1 from ops.v_driver_orphans where driver_id = %(driver_id)s
@@ -93,14 +92,10 @@ select
             select 1 from ops.v_cabinet_funnel_status where driver_id = %(driver_id)s
         ),
         'ops.v_payment_calculation', exists (
-            select 1
-            from ops.v_payment_calculation
-            where driver_id = %(driver_id)s and person_key = %(person_key)s::uuid
+            select 1 from ops.v_payment_calculation where driver_id = %(driver_id)s
         ),
         'ops.v_ct4_eligible_drivers', exists (
-            select 1
-            from ops.v_ct4_eligible_drivers
-            where driver_id = %(driver_id)s and person_key = %(person_key)s::uuid
+            select 1 from ops.v_ct4_eligible_drivers where driver_id = %(driver_id)s
         )
     ) as shown_in,
     exists (
