@@ -44,15 +44,15 @@ LINKS_OF_A_PERSON = Index(
     "canon.identity_links",
     "person_key",
     "the guard answers faster at each commit of a link (147 ms -> 0.5 ms), and so do "
-    "ops.v_driver_orphans (383 ms -> 3 ms at 1 million drivers) and ops.v_ct4_eligible_drivers (444 "
-    "ms -> 37 ms) for one driver, and the list of the console",
+    "ops.v_driver_orphans (383 ms -> 3 ms at 1 million drivers) and ops.v_ct4_eligible_drivers "
+    "(444 ms -> 37 ms) for one driver, and the list of the console",
 )
 DAYS_OF_A_DRIVER = Index(
     "ct4_orphans_driver_id",
     "public.summary_daily",
     "driver_id",
-    "payments and the funnel answer for one driver faster (1.8 s -> 13 ms at 1 million drivers, with "
-    "the index on the links' person_key)",
+    "payments and the funnel answer for one driver faster (1.8 s -> 13 ms at 1 million drivers, "
+    "with the index on the links' person_key)",
 )
 
 
