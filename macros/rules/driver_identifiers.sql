@@ -1,9 +1,6 @@
 {#-
-    What identifies a driver: the id, and the licence and phone from drivers_index, else
-    public.drivers, else identity_registry. One row per driver and kind; a missing one has none.
-
-    `drivers` is a CTE with driver_id and person_key. A macro rather than one view for all, because
-    most questions are about a few thousand orphans: those are picked before anything is normalised.
+    What identifies a driver: the id, and driver_contacts(). One row per driver and kind; a missing
+    one has none. `drivers` is a CTE with driver_id and person_key.
 
     The unnest() are in the select list, not joined: so they take part in a parallel scan.
 -#}
@@ -16,36 +13,12 @@
         evidence_level
     from (
         select
-            normalized.driver_id,
-            normalized.person_key,
+            contacts.driver_id,
+            contacts.person_key,
             unnest(array['driver_id', 'license', 'phone']) as kind,
-            unnest(
-                array[normalized.driver_id::text, normalized.license, normalized.phone]
-            ) as value,
+            unnest(array[contacts.driver_id::text, contacts.license, contacts.phone]) as value,
             unnest(array[1, 2, 2]) as evidence_level
-        from (
-            select
-                linked.driver_id,
-                linked.person_key,
-                coalesce(
-                    {{ normalize_license('drivers_index.license') }},
-                    {{ normalize_license('drivers.license_normalized_number') }},
-                    {{ normalize_license('drivers.license_number') }},
-                    {{ normalize_license('registry.primary_license') }}
-                ) as license,
-                coalesce(
-                    {{ normalize_phone('drivers_index.phone') }},
-                    {{ normalize_phone('drivers.phone') }},
-                    {{ normalize_phone('registry.primary_phone') }}
-                ) as phone
-            from {{ drivers }} as linked
-            left join {{ ref('stg_canon__drivers_index') }} as drivers_index
-                on linked.driver_id = drivers_index.driver_id
-            left join {{ ref('stg_public__drivers') }} as drivers
-                on linked.driver_id = drivers.driver_id
-            left join {{ ref('stg_canon__identity_registry') }} as registry
-                on linked.person_key = registry.person_key
-        ) as normalized
+        from ({{ driver_contacts(drivers) }}) as contacts
     ) as identifiers
     where value is not null
 {% endmacro %}

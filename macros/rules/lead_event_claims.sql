@@ -107,6 +107,8 @@
                 lead_events.source_table = links.source_table
                 and lead_events.source_pk = links.source_pk
         left join strongest_strategies on claims.event_id = strongest_strategies.event_id
+        -- So that the events are found by their key, and not all of them read once more.
+        where lead_events.event_id = any(array(select event_id from claims))
 
     ),
 

@@ -6,7 +6,9 @@
 {% macro lead_event_matches(orphan_identifiers) %}
     with orphan_identifiers as (
 
-        select distinct kind || ':' || value as identifier
+        select distinct
+            kind,
+            value
         from {{ orphan_identifiers }}
 
     ),
@@ -17,9 +19,9 @@
 
     ),
 
-    lead_events as (
+    event_search_keys as (
 
-        select * from {{ ref('stg_observational__lead_events') }}
+        select * from {{ ref('int_lead_event_search_keys') }}
 
     ),
 
@@ -29,40 +31,57 @@
 
     ),
 
-    -- The one pass over all lead events: those that carry an identifier of any orphan.
+    -- The one pass over all lead events: those that may speak for an orphan. What is sought
+    -- is an array, because parallel workers can be given one, but no CTE.
     candidate_events as (
 
-        select distinct event_identifiers.event_id
-        from event_identifiers
+        select distinct event_search_keys.event_id
+        from event_search_keys
         inner join
-            orphan_identifiers
-            on event_identifiers.identifier = orphan_identifiers.identifier
+            unnest(
+                array(
+                    select
+                        case kind
+                            when 'phone' then {{ end_of_phone('value') }}
+                            else value
+                        end
+                    from orphan_identifiers
+                )
+            ) as sought (search_key)
+            on event_search_keys.search_key = sought.search_key
 
     ),
 
-    payloads_of_candidates as (
-
-        select
-            lead_events.event_id,
-            lead_events.payload
-        from candidate_events
-        inner join lead_events on candidate_events.event_id = lead_events.event_id
-
-    ),
-
-    identifiers_of_candidates as (
-
-        {{ lead_event_identifiers('payloads_of_candidates') }}
-
-    ),
-
-    candidate_identifiers as materialized (
+    -- By the primary key: an array of the events, not a join, which would read them all again.
+    identifiers_of_candidates as materialized (
 
         select distinct
             event_id,
             split_part(identifier, ':', 1) collate "default" as kind,
             substr(identifier, strpos(identifier, ':') + 1) as value
+        from event_identifiers
+        where event_id = any(array(select event_id from candidate_events))
+
+    ),
+
+    events_for_orphans as (
+
+        select distinct identifiers_of_candidates.event_id
         from identifiers_of_candidates
+        inner join orphan_identifiers
+            on
+                identifiers_of_candidates.kind = orphan_identifiers.kind
+                and identifiers_of_candidates.value = orphan_identifiers.value
+
+    ),
+
+    candidate_identifiers as materialized (
+
+        select identifiers_of_candidates.*
+        from identifiers_of_candidates
+        inner join
+            events_for_orphans
+            on identifiers_of_candidates.event_id = events_for_orphans.event_id
 
     ),
 

@@ -4,7 +4,7 @@
     a text of more than 100 characters.
 
     In parts, because finding the digits is what costs, and they are looked at several times:
-    lead_event_identifiers(), which runs for every event, finds them once.
+    int_lead_source_identifiers finds them once.
 -#}
 {% macro normalize_phone(column) -%}
     {%- set digits = phone_digits(column) -%}
@@ -25,4 +25,9 @@
             then right({{ digits }}, 9)
         else {{ digits }}
     end
+{%- endmacro %}
+
+{#- What equal phones have in common, with or without their country code: for a search. -#}
+{% macro end_of_phone(digits) -%}
+    right({{ digits }}, 9)
 {%- endmacro %}

@@ -1,3 +1,6 @@
+-- A bare id is as a rule the lead's own: it names a driver only because it is compared with
+-- known driver ids further on. match_meta is a matcher's opinion, not a naming. ->> on a
+-- payload that is no object gives null, but an array or a string names nobody by rule.
 with lead_events as (
 
     select * from {{ ref('stg_observational__lead_events') }}
@@ -10,14 +13,32 @@ lead_sources as (
 
 ),
 
-events_of_lead_sources as (
+-- A phone as its digits, which are looked at several times further on.
+sayings as (
 
     select
         lead_events.event_id,
-        lead_events.payload
+        unnest(
+            array_remove(
+                array[
+                    'driver_id:' || (lead_events.payload ->> 'driver_id'),
+                    'driver_id:' || (lead_events.payload ->> 'driverId'),
+                    'driver_id:' || (lead_events.payload ->> 'id'),
+                    'driver_id:' || (lead_events.payload -> 'driver' ->> 'driver_id'),
+                    'driver_id:' || (lead_events.payload -> 'driver' ->> 'driverId'),
+                    'driver_id:' || (lead_events.payload -> 'driver' ->> 'id'),
+                    'license:'
+                    || {{ normalize_license("(lead_events.payload ->> 'driver_license')") }},
+                    'phone:' || {{ phone_digits("(lead_events.payload ->> 'driver_phone')") }},
+                    'phone:' || {{ phone_digits("(lead_events.payload ->> 'park_phone')") }}
+                ],
+                null
+            )
+        ) as said
     from lead_events
     where
-        exists (
+        jsonb_typeof(lead_events.payload) = 'object'
+        and exists (
             select 1
             from lead_sources
             where lead_sources.source_table = lead_events.source_table
@@ -27,7 +48,15 @@ events_of_lead_sources as (
 
 final as (
 
-    {{ lead_event_identifiers('events_of_lead_sources') }}
+    select
+        event_id,
+        case
+            when said like 'phone:%'
+                then 'phone:' || {{ phone_of_digits("substr(said, 7)") }}
+            else said
+        end as identifier
+    from sayings
+    where said not like 'phone:%' or {{ is_phone("substr(said, 7)") }}
 
 )
 

@@ -56,21 +56,9 @@ fixes as materialized (
 
 ),
 
-identifiers as (
+contacts as materialized (
 
-    {{ driver_identifiers('fixes') }}
-
-),
-
-masked as (
-
-    select
-        driver_id,
-        max({{ mask('value') }}) filter (where kind = 'license') as license_masked,
-        max({{ mask('value') }}) filter (where kind = 'phone') as phone_masked
-    from identifiers
-    where kind in ('license', 'phone')
-    group by driver_id
+    {{ driver_contacts('fixes') }}
 
 ),
 
@@ -94,10 +82,10 @@ final as (
         fixes.rivals,
         fixes.weak_events,
         fixes.explanation,
-        masked.license_masked,
-        masked.phone_masked
+        {{ mask('contacts.license') }} as license_masked,
+        {{ mask('contacts.phone') }} as phone_masked
     from fixes
-    left join masked on fixes.driver_id = masked.driver_id
+    left join contacts on fixes.driver_id = contacts.driver_id
 
 )
 

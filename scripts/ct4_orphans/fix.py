@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import errors as pg_errors
@@ -24,8 +24,9 @@ from ct4_orphans.errors import DatabaseError, RefusedError
 
 # Any constant of our own: the advisory lock that lets one execute run at a time per database.
 LOCK_KEY = 0x6F727068616E73  # "orphans"
-DRIVERS_PER_TRANSACTION = 20_000
+DRIVERS_PER_TRANSACTION = 50_000
 TRIES_PER_TRANSACTION = 3
+ROWS_PER_FETCH = 1_000
 WORK_MEMORY = "64MB"  # a hash of a million persons without files; PostgreSQL's default is 4 MB
 PAUSES_BEFORE_CONNECTING_AGAIN = (1, 2, 4, 8)  # seconds
 
@@ -172,17 +173,19 @@ def database_time(connection: Connection) -> datetime:
 def planned_rows(connection: Connection, options: Options) -> Iterator[Iterator[Row]]:
     """Give the rows of the plan in a transaction that the server lets nothing write in.
 
-    The rows stream from a server-side cursor, ordered by person and driver.
+    The rows stream, ordered by person and driver: the client never has all of them. Not from a
+    server-side cursor, whose queries PostgreSQL gives no parallel workers.
     """
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         plan_for_many(connection)
-        with connection.cursor(name="plan") as cursor:
-            cursor.execute(
-                statement("plan") + sql.SQL(" order by person_no, driver_id"),
-                _plan_parameters(options),
-            )
-            yield ({**row, "outcome": "planned", "error": None} for row in cursor)
+        rows = connection.cursor().stream(
+            statement("plan") + sql.SQL(" order by person_no, driver_id"),
+            _plan_parameters(options),
+        )
+        # Closed, because who has read enough ends the query.
+        with closing(cast("Generator[Row, None, None]", rows)):
+            yield ({**row, "outcome": "planned", "error": None} for row in rows)
 
 
 @contextmanager
@@ -276,6 +279,7 @@ def apply(
 def applied_rows(connection: Connection) -> Iterator[Iterator[Row]]:
     """Give the rows of the prepared plan with their outcome: applied, changed, failed or null."""
     with connection.transaction(), connection.cursor(name="applied") as cursor:
+        cursor.itersize = ROWS_PER_FETCH
         cursor.execute("select * from pg_temp.planned order by person_no, driver_id")
         yield iter(cursor)
 
@@ -312,6 +316,7 @@ def _once_nobody_executes(settings: Settings) -> Iterator[Connection]:
 def applied_by_run(connection: Connection, run: seals.Run) -> Iterator[Iterator[Row]]:
     """Give the drivers to which the run has appended an entry, as the ledger has them."""
     with connection.transaction(), connection.cursor(name="applied_by_run") as cursor:
+        cursor.itersize = ROWS_PER_FETCH
         cursor.execute(statement("applied_by_run"), {"run_id": run.run_id})
         yield iter(cursor)
 
@@ -337,7 +342,6 @@ def plan_for_many(connection: Connection) -> None:
     nested loop then takes hours; the worst a hash join can do is to read a table once more.
     """
     connection.execute("set local enable_nestloop = off")
-    connection.execute("set local cursor_tuple_fraction = 1")  # all rows are read, not the first
     connection.execute("set local jit = off")  # seconds of compiling, for a query that runs once
     connection.execute(f"set local work_mem = '{WORK_MEMORY}'")
 

@@ -45,6 +45,8 @@ COLUMNS = (
     "fingerprint",
 )
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes an encoder each time
+
 
 class Report:
     """Two files that get their names only when `finish` has put everything in them."""
@@ -69,7 +71,7 @@ class Report:
         """Write one driver."""
         values = {name: _plain(row[name]) for name in COLUMNS}
         with _explained(self.directory):
-            self._json.write(self._separator + json.dumps(values, ensure_ascii=False))
+            self._json.write(self._separator + _as_json(values))
             self._separator = ",\n    "
             self._csv.write(csv_line(values.values()))
 
@@ -213,7 +215,7 @@ def csv_cell(value: Any) -> str:
     """Return a cell that no spreadsheet takes for a formula."""
     if value is None:
         return ""
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
+    text = _as_json(value) if isinstance(value, (list, dict)) else str(value)
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 

@@ -70,9 +70,9 @@ VIEWS: dict[LiteralString, Counter[str]] = {
     "v_cabinet_funnel_status": FUNNEL,
     "v_ct4_eligible_drivers": ELIGIBLE,
 }
-# Events: those that may speak for an orphan, what these say, whose they are, what only carries a
-# person, those of new leads. The orphans are found once.
-PLAN = Counter({"lead_events": 5, "identity_links": 7, LEDGER: 6}) + Counter(
+# Events: those that may speak for an orphan, and those of new leads. What they say, whose they are,
+# and what only carries a person is found by indexes. The orphans are found once.
+PLAN = Counter({"lead_events": 2, "identity_links": 7, LEDGER: 6}) + Counter(
     dict.fromkeys(["drivers_index", "drivers", "identity_registry"], 3)
 )
 DRIVERS_AND_LEADS = Counter({"identity_links": 2})
@@ -98,7 +98,7 @@ BATCH: dict[str, Counter[str]] = {
     "find_changed": Counter({"identity_links": 3, "lead_events": 1, LEDGER: 1}),
     "insert_links": Counter(),
     "insert_entries": QUARANTINE,
-    "postconditions": Counter({"identity_links": 3, LEDGER: 3}),
+    "postconditions": Counter({"identity_links": 1, LEDGER: 3}),
     "seal": Counter({LEDGER: 1}),
 }
 

@@ -212,6 +212,40 @@ def test_views_agree_with_the_reading_on_a_newer_deployment(
     assert not lines, "\n" + "\n".join(lines)
 
 
+# What is said of a driver, and the rough search of all events would not find.
+NOT_FOUND = """
+select event_id, kind, value
+from (
+    select
+        event_id,
+        split_part(identifier, ':', 1) as kind,
+        substr(identifier, strpos(identifier, ':') + 1) as value
+    from ct4_orphans.int_lead_source_identifiers
+) as said
+where not exists (
+    select 1
+    from ct4_orphans.int_lead_event_search_keys as found
+    where
+        found.event_id = said.event_id
+        and found.search_key = case kind when 'phone' then right(value, 9) else value end
+)
+"""
+
+
+@pytest.mark.parametrize("batch", range(3))
+@RULES
+@given(world=worlds())
+def test_a_rough_search_finds_every_event_that_can_speak(
+    built_connection: psycopg.Connection[Any], batch: int, world: World
+) -> None:
+    try:
+        with built_connection.cursor() as cursor:
+            insert_world(cursor, world)
+            assert cursor.execute(NOT_FOUND).fetchall() == []  # type: ignore[arg-type]
+    finally:
+        built_connection.rollback()
+
+
 # --- The worlds contain what the rules speak of ---------------------------------------------------
 
 SITUATIONS = """

@@ -37,12 +37,17 @@ select
 from batch
 cross join lateral
     jsonb_to_recordset(batch.lead_rows) as lead_rows (source_table text, source_pk text)
-left join canon.identity_links
-    on
-        lead_rows.source_table = identity_links.source_table
-        and lead_rows.source_pk = identity_links.source_pk
-        and batch.person_key = identity_links.person_key
-where identity_links.id is null
+-- With a limit, so that each is looked up by the unique index: all links are many more.
+left join lateral (
+    select identity_links.id
+    from canon.identity_links
+    where
+        identity_links.source_table = lead_rows.source_table
+        and identity_links.source_pk = lead_rows.source_pk
+        and identity_links.person_key = batch.person_key
+    limit 1
+) as linked on true
+where linked.id is null
 
 union all
 
