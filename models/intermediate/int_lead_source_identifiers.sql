@@ -1,6 +1,7 @@
--- A bare id is as a rule the lead's own: it names a driver only because it is compared with
--- known driver ids further on. match_meta is a matcher's opinion, not a naming. ->> on a
--- payload that is no object gives null, but an array or a string names nobody by rule.
+-- A bare id is as a rule the lead's own: it names a driver only because it is compared
+-- with known driver ids further on. match_meta is a matcher's opinion, not a naming.
+-- ->> on a payload that is no object gives null, but an array or a string names nobody
+-- by rule.
 with lead_events as (
 
     select * from {{ ref('stg_observational__lead_events') }}
@@ -13,36 +14,45 @@ lead_sources as (
 
 ),
 
--- A phone as its digits, which are looked at several times further on.
-sayings as (
+events_of_lead_sources as (
 
     select
         lead_events.event_id,
-        unnest(
-            array_remove(
-                array[
-                    'driver_id:' || (lead_events.payload ->> 'driver_id'),
-                    'driver_id:' || (lead_events.payload ->> 'driverId'),
-                    'driver_id:' || (lead_events.payload ->> 'id'),
-                    'driver_id:' || (lead_events.payload -> 'driver' ->> 'driver_id'),
-                    'driver_id:' || (lead_events.payload -> 'driver' ->> 'driverId'),
-                    'driver_id:' || (lead_events.payload -> 'driver' ->> 'id'),
-                    'license:'
-                    || {{ normalize_license("(lead_events.payload ->> 'driver_license')") }},
-                    'phone:' || {{ phone_digits("(lead_events.payload ->> 'driver_phone')") }},
-                    'phone:' || {{ phone_digits("(lead_events.payload ->> 'park_phone')") }}
-                ],
-                null
-            )
-        ) as said
+        lead_events.payload
     from lead_events
     where
-        jsonb_typeof(lead_events.payload) = 'object'
-        and exists (
+        exists (
             select 1
             from lead_sources
             where lead_sources.source_table = lead_events.source_table
         )
+
+),
+
+-- A phone as its digits, which are looked at several times further on.
+sayings as (
+
+    select
+        event_id,
+        unnest(
+            array_remove(
+                array[
+                    'driver_id:' || (payload ->> 'driver_id'),
+                    'driver_id:' || (payload ->> 'driverId'),
+                    'driver_id:' || (payload ->> 'id'),
+                    'driver_id:' || (payload -> 'driver' ->> 'driver_id'),
+                    'driver_id:' || (payload -> 'driver' ->> 'driverId'),
+                    'driver_id:' || (payload -> 'driver' ->> 'id'),
+                    'license:'
+                    || {{ normalize_license("(payload ->> 'driver_license')") }},
+                    'phone:' || {{ phone_digits("(payload ->> 'driver_phone')") }},
+                    'phone:' || {{ phone_digits("(payload ->> 'park_phone')") }}
+                ],
+                null
+            )
+        ) as said
+    from events_of_lead_sources
+    where jsonb_typeof(payload) = 'object'
 
 ),
 
