@@ -653,6 +653,13 @@ def test_a_dry_run_is_one_snapshot_that_the_server_keeps_read_only(fixed: Fixed)
             assert found.fetchone() == {"value": value}
 
 
+def test_who_has_read_enough_of_a_plan_has_ended_its_query(make_town: MakeTown) -> None:
+    with connect(make_town(crowd()), read_only=True) as connection:
+        with fixing.planned_rows(connection, fixing.Options()) as rows:
+            assert next(rows)["outcome"] == "planned"
+        assert connection.execute("select 1 as one").fetchone() == {"one": 1}
+
+
 def test_a_dry_run_foretells_what_the_execute_does(fixed: Fixed) -> None:
     assert fixed.dry_run.stats == fixed.execute.stats
     planned, applied = fixed.dry_run.drivers, fixed.execute.drivers

@@ -84,8 +84,20 @@ def large_database(built_database: Settings) -> Settings:
     return built_database
 
 
+def workers_launched(settings: Settings) -> int:
+    """How many parallel workers there have been in the database so far."""
+    with open_connection(settings) as connection:
+        row = connection.execute(
+            "select parallel_workers_launched from pg_stat_database"
+            " where datname = current_database()"
+        ).fetchone()
+    assert row
+    return int(row["parallel_workers_launched"])
+
+
 def test_ten_thousand_orphans_against_half_a_million_events(large_database: Settings) -> None:
     options = fixing.Options()
+    workers_before = workers_launched(large_database)
     started = time.monotonic()
     stats = fixing.Stats()
     with (
@@ -99,6 +111,7 @@ def test_ten_thousand_orphans_against_half_a_million_events(large_database: Sett
     assert stats.resolved_relinked == 2_000  # events 8001 to 10000 name them
     assert stats.by_reason["no_lead_has_events_repair_failed"] == 1_000  # the shared phone
     assert seconds < SECONDS_OF_A_DRY_RUN
+    assert workers_launched(large_database) > workers_before  # a cursor's query has none
 
     started = time.monotonic()
     with connect(large_database) as connection:
