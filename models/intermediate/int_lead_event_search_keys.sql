@@ -15,15 +15,16 @@ final as (
         unnest(
             array_remove(
                 array[
-                    payload ->> 'driver_id',
-                    payload ->> 'driverId',
-                    payload ->> 'id',
-                    payload -> 'driver' ->> 'driver_id',
-                    payload -> 'driver' ->> 'driverId',
-                    payload -> 'driver' ->> 'id',
-                    {{ normalize_license("(payload ->> 'driver_license')") }},
-                    {{ end_of_phone(phone_digits("(payload ->> 'driver_phone')")) }},
-                    {{ end_of_phone(phone_digits("(payload ->> 'park_phone')")) }}
+                    {% for place in places_of_driver_ids() %}
+                        {{ place }},
+                    {% endfor %}
+                    {% for place in places_of_licenses() %}
+                        {{ normalize_license(place) }},
+                    {% endfor %}
+                    {% for place in places_of_phones() %}
+                        {{ end_of_phone(phone_digits(place)) }}
+                        {{ ',' if not loop.last }}
+                    {% endfor %}
                 ],
                 null
             )

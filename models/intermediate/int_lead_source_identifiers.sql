@@ -1,5 +1,3 @@
--- A bare id is as a rule the lead's own: it names a driver only because it is compared
--- with known driver ids further on. match_meta is a matcher's opinion, not a naming.
 -- ->> on a payload that is no object gives null, but an array or a string names nobody
 -- by rule.
 with lead_events as (
@@ -37,16 +35,15 @@ sayings as (
         unnest(
             array_remove(
                 array[
-                    'driver_id:' || (payload ->> 'driver_id'),
-                    'driver_id:' || (payload ->> 'driverId'),
-                    'driver_id:' || (payload ->> 'id'),
-                    'driver_id:' || (payload -> 'driver' ->> 'driver_id'),
-                    'driver_id:' || (payload -> 'driver' ->> 'driverId'),
-                    'driver_id:' || (payload -> 'driver' ->> 'id'),
-                    'license:'
-                    || {{ normalize_license("(payload ->> 'driver_license')") }},
-                    'phone:' || {{ phone_digits("(payload ->> 'driver_phone')") }},
-                    'phone:' || {{ phone_digits("(payload ->> 'park_phone')") }}
+                    {% for place in places_of_driver_ids() %}
+                        'driver_id:' || {{ place }},
+                    {% endfor %}
+                    {% for place in places_of_licenses() %}
+                        'license:' || {{ normalize_license(place) }},
+                    {% endfor %}
+                    {% for place in places_of_phones() %}
+                        'phone:' || {{ phone_digits(place) }}{{ ',' if not loop.last }}
+                    {% endfor %}
                 ],
                 null
             )
