@@ -12,23 +12,7 @@ final as (
 
     select
         event_id,
-        unnest(
-            array_remove(
-                array[
-                    {% for place in places_of_driver_ids() %}
-                        {{ place }},
-                    {% endfor %}
-                    {% for place in places_of_licenses() %}
-                        {{ normalize_license(place) }},
-                    {% endfor %}
-                    {% for place in places_of_phones() %}
-                        {{ end_of_phone(phone_digits(place)) }}
-                        {{ ',' if not loop.last }}
-                    {% endfor %}
-                ],
-                null
-            )
-        ) as search_key
+        unnest({{ said_by_payload('payload', is_rough=true) }}) as search_key
     from lead_events
 
 )

@@ -32,22 +32,7 @@ sayings as (
 
     select
         event_id,
-        unnest(
-            array_remove(
-                array[
-                    {% for place in places_of_driver_ids() %}
-                        'driver_id:' || {{ place }},
-                    {% endfor %}
-                    {% for place in places_of_licenses() %}
-                        'license:' || {{ normalize_license(place) }},
-                    {% endfor %}
-                    {% for place in places_of_phones() %}
-                        'phone:' || {{ phone_digits(place) }}{{ ',' if not loop.last }}
-                    {% endfor %}
-                ],
-                null
-            )
-        ) as said
+        unnest({{ said_by_payload('payload') }}) as said
     from events_of_lead_sources
     where jsonb_typeof(payload) = 'object'
 
